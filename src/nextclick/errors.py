@@ -1,0 +1,42 @@
+"""Every error that a user can cause, each saying what is wrong, what was found and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class NextclickError(Exception):
+    """Base of all errors that a user can cause; the command line prints its text and exits with 1."""
+
+
+class DataError(NextclickError):
+    """A click log, a prepared data set or a query cannot be used as it is."""
+
+
+class ConfigError(NextclickError):
+    """A setting, option or name is unknown, has the wrong type or is out of range."""
+
+
+class NotFittedError(NextclickError):
+    """A recommender was asked for scores before it was fitted."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"{model} is not fitted yet: call fit(sessions) first, or load a saved model")
+
+
+class ArtifactError(NextclickError):
+    """A saved model or prepared data set is damaged, foreign, or written by a newer version."""
+
+
+class MissingExtraError(NextclickError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the extra {extra!r}: pip install 'nextclick[{extra}]'")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the known word nearest to ``word``, or ``""`` if none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""

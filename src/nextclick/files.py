@@ -1,0 +1,98 @@
+"""Writing that never leaves half a result, and checks that a file is what was written."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nextclick.errors import DataError
+
+
+@contextlib.contextmanager
+def new_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield an empty directory beside ``target`` that takes its name only if the block succeeds.
+
+    On any exception, Ctrl-C included, the directory is removed and ``target`` is as it was before.
+    With ``overwrite`` an older ``target`` is replaced, and kept until the new one is complete.
+    Raises DataError when ``target`` exists and is not to be overwritten, or when the disk is full.
+    """
+    if target.exists() and not overwrite:
+        raise DataError(f"{target} exists already: choose another name, or allow it with --overwrite")
+    with _room(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        with _room(target):
+            yield aside
+            aside.chmod(0o755)
+            if target.exists():
+                old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+                target.rename(old / target.name)
+                try:
+                    aside.rename(target)
+                except OSError:
+                    (old / target.name).rename(target)
+                    raise
+                finally:
+                    shutil.rmtree(old, ignore_errors=True)
+            else:
+                aside.rename(target)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
+def new_file(target: Path) -> Iterator[Path]:
+    """Yield a path beside ``target`` to write to; it replaces ``target`` only if the block succeeds.
+
+    Raises DataError when the disk is full or the folder cannot be written.
+    """
+    with _room(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(handle)
+    aside = Path(name)
+    try:
+        with _room(target):
+            yield aside
+            aside.chmod(0o644)
+            aside.replace(target)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as indented JSON, aside first; raises DataError when the disk is full."""
+    with new_file(path) as aside:
+        aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _room(target: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into an error that names the target and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DataError(
+                f"{target}: the disk is full; nothing was kept. Free space, or write elsewhere"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise DataError(f"{target}: no permission to write there; choose another place") from error
+        raise

@@ -1,0 +1,321 @@
+"""Click sessions as flat arrays, the queries cut from them, and a prepared data set on disk.
+
+Everything past this module speaks item *codes*: 0 .. n-1, from the most to the least clicked item of
+the training part. So ``code < n_items`` asks "does training know this item?", the N most supported
+items are the codes below N, and "the smaller code first" breaks ties by popularity.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextclick.errors import ArtifactError, DataError
+
+ItemId = int | str
+UNKNOWN = -1
+
+FORMAT = "nextclick-data"
+FORMAT_VERSION = 1
+
+
+class Vocabulary:
+    """The users' own item ids, one per item code; ids are all integers or all text.
+
+    ids: the id of each code, in code order.  Raises DataError when an id occurs twice.
+    """
+
+    def __init__(self, ids: NDArray[np.int64] | Sequence[str]) -> None:
+        if isinstance(ids, np.ndarray):
+            self._numbers: NDArray[np.int64] | None = ids.astype(np.int64, copy=False)
+            self._texts: list[str] = []
+        else:
+            self._numbers, self._texts = None, list(ids)
+
+    def __len__(self) -> int:
+        return len(self._texts) if self._numbers is None else len(self._numbers)
+
+    def id_of(self, code: int) -> ItemId:
+        """Return the user's id of an item code."""
+        return self._texts[code] if self._numbers is None else int(self._numbers[code])
+
+    def ids_of(self, codes: Iterable[int]) -> list[ItemId]:
+        """Return the users' ids of item codes."""
+        return [self.id_of(int(code)) for code in codes]
+
+    @cached_property
+    def _codes(self) -> dict[ItemId, int]:
+        ids: list[Any] = self._texts if self._numbers is None else self._numbers.tolist()
+        codes: dict[ItemId, int] = {item: code for code, item in enumerate(ids)}
+        if len(codes) != len(ids):
+            twice = Counter(ids).most_common(1)[0][0]
+            raise DataError(f"item id {twice!r} stands twice in the vocabulary")
+        return codes
+
+    def code_of(self, item: ItemId) -> int:
+        """Return the code of a user's id, or UNKNOWN (-1); "12" and 12 name the same item."""
+        if self._numbers is None:
+            return self._codes.get(str(item), UNKNOWN)
+        try:
+            return self._codes.get(int(item), UNKNOWN)
+        except ValueError:
+            return UNKNOWN
+
+    def codes_of(self, items: Iterable[ItemId]) -> NDArray[np.int32]:
+        """Return the codes of users' ids, UNKNOWN (-1) where an id is not in the vocabulary."""
+        return np.fromiter((self.code_of(item) for item in items), np.int32)
+
+    def first(self, n: int) -> Vocabulary:
+        """Return the vocabulary of the codes below ``n``."""
+        return Vocabulary(self._texts[:n] if self._numbers is None else self._numbers[:n])
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the ids as plain arrays: ``ids`` int64, or ``ids_utf8`` uint8 with ``ids_ends`` int64."""
+        if self._numbers is not None:
+            return {"ids": self._numbers}
+        encoded = [text.encode("utf-8") for text in self._texts]
+        ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+        return {"ids_utf8": np.frombuffer(b"".join(encoded), np.uint8), "ids_ends": ends}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Vocabulary:
+        """Rebuild a vocabulary from ``to_arrays``."""
+        if "ids" in arrays:
+            return cls(arrays["ids"])
+        raw, ends = arrays["ids_utf8"].tobytes(), arrays["ids_ends"].tolist()
+        return cls([raw[a:b].decode("utf-8") for a, b in zip([0, *ends], ends, strict=False)])
+
+
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """Prefixes of sessions, each to be answered with the items likely to be clicked next.
+
+    Prefix i is ``items[starts[i]:ends[i]]``, oldest click first; prefixes may overlap in ``items``, so
+    all prefixes of all sessions cost no copy.  items: int32 codes; starts, ends: int64, [n].
+    """
+
+    items: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, prefixes: Sequence[Sequence[int] | NDArray[np.int32]]) -> Queries:
+        """Build queries from one list of item codes per prefix."""
+        ends = np.cumsum([len(prefix) for prefix in prefixes], dtype=np.int64)
+        items = [np.asarray(prefix, np.int32) for prefix in prefixes]
+        return cls(
+            np.concatenate([*items, np.empty(0, np.int32)]), np.r_[0, ends[:-1]].astype(np.int64), ends
+        )
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, which: slice | NDArray[Any]) -> Queries:
+        return Queries(self.items, self.starts[which], self.ends[which])
+
+    def prefix(self, i: int) -> NDArray[np.int32]:
+        """Return the item codes of prefix ``i``, oldest first."""
+        return self.items[self.starts[i] : self.ends[i]]
+
+    def known(self, n_items: int) -> Queries:
+        """Return the queries without the clicks on items that training does not know."""
+        keep = (self.items >= 0) & (self.items < n_items)
+        if keep.all():
+            return self
+        before = np.r_[0, np.cumsum(keep)]
+        return Queries(self.items[keep], before[self.starts], before[self.ends])
+
+
+@dataclass(frozen=True, eq=False)
+class Sessions:
+    """Sessions in chronological order of their last click, as flat arrays (views where possible).
+
+    items: int32 [n_clicks] item codes;  offsets: int64 [n_sessions + 1], session s is
+    ``items[offsets[s]:offsets[s + 1]]``;  times: int64 [n_clicks], microseconds since 1970 UTC where
+    ``clock``, else a counter that only orders the clicks;  events: uint8 [n_clicks] codes into
+    ``event_names``, or None where the log has one kind of event;  n_items: how many items a model fitted
+    on these sessions knows, the codes below it.
+    """
+
+    items: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    times: NDArray[np.int64]
+    vocabulary: Vocabulary
+    n_items: int
+    clock: bool = True
+    events: NDArray[np.uint8] | None = None
+    event_names: tuple[str, ...] = ()
+
+    @classmethod
+    def from_lists(cls, sessions: Iterable[Sequence[ItemId]], times: Iterable[int] | None = None) -> Sessions:
+        """Build sessions from one list of item ids per session, oldest first.
+
+        times: the microsecond of each click, sessions one after the other; counted up if left out.
+        Raises DataError when there is no click at all or ids mix integers and text.
+        """
+        lists = [list(session) for session in sessions]
+        counts = Counter(item for session in lists for item in session)
+        if not counts:
+            raise DataError("no clicks: at least one session with one item is needed")
+        if len(kinds := {type(item) for item in counts}) > 1:
+            raise DataError(
+                f"item ids must be all integers or all text, found {sorted(k.__name__ for k in kinds)}"
+            )
+        ranked: list[Any] = sorted(counts, key=lambda item: (-counts[item], item))
+        vocabulary = Vocabulary(ranked if isinstance(ranked[0], str) else np.array(ranked, np.int64))
+        items = vocabulary.codes_of(item for session in lists for item in session)
+        offsets = np.r_[0, np.cumsum([len(session) for session in lists])].astype(np.int64)
+        stamps = np.arange(len(items), dtype=np.int64) if times is None else np.array([*times], np.int64)
+        if len(stamps) != len(items):
+            raise DataError(f"found {len(stamps)} times for {len(items)} clicks: give one per click")
+        return cls(items, offsets, stamps, vocabulary, len(vocabulary), clock=times is not None)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, which: slice) -> Sessions:
+        """Return consecutive sessions, without copying their clicks; they know the same items."""
+        low, high, step = which.indices(len(self))
+        if step != 1:
+            raise ValueError("sessions can be sliced in order only")
+        high = max(low, high)
+        a, b = int(self.offsets[low]), int(self.offsets[high])
+        return replace(
+            self,
+            items=self.items[a:b],
+            times=self.times[a:b],
+            offsets=self.offsets[low : high + 1] - a,
+            events=None if self.events is None else self.events[a:b],
+        )
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Clicks per session, [n_sessions]."""
+        return np.diff(self.offsets)
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of (prefix, next click) pairs: one less than the clicks of each session."""
+        return int(np.maximum(self.lengths - 1, 0).sum())
+
+    @property
+    def session_of(self) -> NDArray[np.int64]:
+        """The session of each click, [n_clicks]."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    def support(self) -> NDArray[np.int64]:
+        """Clicks per known item, [n_items]."""
+        return np.bincount(self.items[self.items < self.n_items], minlength=self.n_items)
+
+    def pairs(self) -> tuple[Queries, NDArray[np.int64]]:
+        """Return every prefix of every session and where in ``items`` its next click stands.
+
+        The next click itself is ``items[position]``; the rest of the session ends at
+        ``offsets[session + 1]``.  Positions: int64 [n_pairs], sessions in order, short prefixes first.
+        """
+        first = np.zeros(len(self.items), bool)
+        first[self.offsets[:-1][self.lengths > 0]] = True
+        targets = np.flatnonzero(~first)
+        return Queries(self.items, self.offsets[self.session_of[targets]], targets), targets
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A prepared data set: all sessions in time order, cut into train, validation and test.
+
+    ``info`` is ``prepare.json``: source, options, counts before and after each step, fingerprint.
+    """
+
+    name: str
+    sessions: Sessions
+    bounds: tuple[int, int, int]  # sessions before: validation, test, the end
+    known: tuple[int, int]  # items known to: train, train and validation
+    info: Mapping[str, Any]
+
+    @property
+    def train(self) -> Sessions:
+        """The sessions to fit on."""
+        return replace(self.sessions[: self.bounds[0]], n_items=self.known[0])
+
+    @property
+    def validation(self) -> Sessions:
+        """The sessions to choose settings on: later than train, earlier than test; may be empty."""
+        return replace(self.sessions[self.bounds[0] : self.bounds[1]], n_items=self.known[0])
+
+    @property
+    def full(self) -> Sessions:
+        """Train and validation together, to fit once more when the settings are chosen."""
+        return replace(self.sessions[: self.bounds[1]], n_items=self.known[1])
+
+    @property
+    def test(self) -> Sessions:
+        """The sessions to report on; never to choose anything on."""
+        return replace(self.sessions[self.bounds[1] : self.bounds[2]], n_items=self.known[0])
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the prepared clicks; models remember the one they were fitted on."""
+        return str(self.info["fingerprint"])
+
+    @classmethod
+    def load(cls, path: str | Path) -> Dataset:
+        """Open a prepared data set; its arrays are memory-mapped, so this takes milliseconds.
+
+        Raises ArtifactError when ``path`` is no data set of ours, is damaged, or is of a newer format.
+        """
+        path = Path(path)
+        info = _read_info(path)
+        arrays = {}
+        for name, size in info["arrays"].items():
+            file = path / "arrays" / name
+            if not file.is_file() or file.stat().st_size != size:
+                found = f"{file.stat().st_size} bytes" if file.is_file() else "no such file"
+                raise ArtifactError(f"{file}: expected {size} bytes, found {found}; prepare the data again")
+            arrays[name.removesuffix(".npy")] = np.load(file, mmap_mode="r", allow_pickle=False)
+        ids = {name: array for name, array in arrays.items() if name.startswith("ids")}
+        sessions = Sessions(
+            items=arrays["items"],
+            offsets=arrays["offsets"],
+            times=arrays["times"],
+            vocabulary=Vocabulary.from_arrays(ids),
+            n_items=info["n_items"]["all"],
+            clock=info["clock"],
+            events=arrays.get("events"),
+            event_names=tuple(info["event_names"]),
+        )
+        (_, a), (_, b), (_, c) = (
+            info["splits"][part]["sessions"] for part in ("train", "validation", "test")
+        )
+        known = (info["n_items"]["train"], info["n_items"]["full"])
+        return cls(info["name"], sessions, (a, b, c), known, info)
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    """Read and check ``prepare.json``; raises ArtifactError."""
+    try:
+        info = json.loads((path / "prepare.json").read_text("utf-8"))
+    except FileNotFoundError:
+        hint = " (it holds slices: name one of them)" if (path / "slice-1").is_dir() else ""
+        raise ArtifactError(
+            f"{path}: no prepared data here{hint}; make it with: nextclick prepare LOG --out {path}"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise ArtifactError(
+            f"{path / 'prepare.json'}: unreadable ({error}); prepare the data again"
+        ) from error
+    if not isinstance(info, dict) or info.get("format") != FORMAT:
+        raise ArtifactError(f"{path / 'prepare.json'}: not a prepared data set of nextclick")
+    if info["format_version"] > FORMAT_VERSION:
+        raise ArtifactError(
+            f"{path}: written in format {info['format_version']}, this version reads up to {FORMAT_VERSION}: "
+            "upgrade nextclick"
+        )
+    return info
