@@ -1,0 +1,67 @@
+"""Compiling numeric loops, and running them on all cores.
+
+Importing this module loads numba (about a second), so kernels are imported inside the functions that
+run them: ``nextclick --help`` never waits for a compiler.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def _cache_folder() -> Path:
+    """Return a folder of this user's own for compiled code, made if need be.
+
+    numba's cache files can run code when read, so they must not lie where others may write; and where
+    neither the package nor a home folder is writable, numba would refuse to import at all.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        folder = base / "nextclick" / "numba"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except (OSError, RuntimeError):
+        return Path(tempfile.mkdtemp(prefix="nextclick-numba-"))
+
+
+if "NUMBA_CACHE_DIR" not in os.environ:
+    os.environ["NUMBA_CACHE_DIR"] = str(_cache_folder())
+
+import numba  # noqa: E402 - reads NUMBA_CACHE_DIR when it is imported
+
+compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_chunks(n: int, work: Callable[[slice], T], *, at_least: int = 64) -> list[T]:
+    """Run ``work`` over consecutive slices of range(n) on all cores; return its results in order.
+
+    at_least: the smallest slice worth handing to a thread; a smaller n runs in the calling thread.
+    """
+    threads = cores()
+    if threads == 1 or n <= at_least:
+        return [work(slice(0, n))]
+    size = max(at_least, -(-n // (threads * 8)))
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, [slice(low, min(low + size, n)) for low in range(0, n, size)]))
+
+
+def ragged(parts: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Join ragged rows: parts of (lengths, values, ...) become (offsets, values, ...)."""
+    import numpy as np
+
+    lengths = np.concatenate([part[0] for part in parts])
+    offsets = np.r_[0, np.cumsum(lengths)].astype(np.int64)
+    return offsets, *(np.concatenate(columns) for columns in list(zip(*parts, strict=True))[1:])

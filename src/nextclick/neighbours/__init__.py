@@ -1,0 +1,1 @@
+"""Neighbour-based recommenders: items that go with items, sessions that resemble sessions."""

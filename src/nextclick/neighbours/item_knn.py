@@ -1,0 +1,72 @@
+"""Item-to-item collaborative filtering from co-occurrence in sessions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from nextclick.neighbours.item_table import ItemTable, ItemToItem
+from nextclick.sessions import Sessions
+from nextclick.settings import about
+
+
+@dataclass(kw_only=True, eq=False)
+class ItemKNN(ItemToItem):
+    """Recommends the items that share the most sessions with the last ones clicked.
+
+    With n_ij the co-occurrences of items i and j in sessions and n_i those of i, the similarity of j to the
+    clicked item i is
+
+    - ``narm``: n_ij / sqrt((n_i + r)(n_j + r)), r a regularisation that keeps rarely seen items from
+      looking alike by chance (Li et al., CIKM 2017, sec. 4.2, Item-KNN);
+    - ``cosine``: n_ij / (n_i^a n_j^(1 - a)), the cosine at a = 1/2. The re-ranking paper's I2I-CF (sec.
+      5.1) is "a variant of the cosine" that it does not print; the asymmetric one (Aiolli, RecSys 2013)
+      comes within 0.002 of its figures on Diginetica, the plain one stays 0.026 below in recall@20.
+
+    n counts sessions, or clicks (each click on i with each click on j) as the research code behind the
+    NARM paper's table does.  An item is no neighbour of itself.
+    """
+
+    name: ClassVar[str] = "item-knn"
+    summary: ClassVar[str] = "items that share many sessions with the last one (item-to-item filtering)"
+    source: ClassVar[str] = "Li et al. 2017 (NARM), sec. 4.2; I2I-CF of the RRCRE paper, sec. 5.1"
+
+    formula: Literal["narm", "cosine"] = field(
+        default="cosine", metadata=about("narm: regularised; cosine: asymmetric cosine (I2I-CF)")
+    )
+    regularisation: float = field(
+        default=20.0, metadata=about("r, added to the count of each item (formula=narm)", low=0)
+    )
+    asymmetry: float = field(
+        default=0.8, metadata=about("a: 0.5 is the cosine, 1 does not punish popularity (formula=cosine)", low=0, high=1)
+    )
+    counts: Literal["sessions", "clicks"] = field(
+        default="sessions", metadata=about("what co-occurrence counts: sessions once, or every click")
+    )
+    n_neighbours: int = field(default=100, metadata=about("neighbours kept per item", low=1))
+
+    def _table(self, sessions: Sessions) -> ItemTable:
+        from nextclick.compiled import in_chunks, ragged
+        from nextclick.neighbours import kernels
+
+        offsets, items, _, clicks = kernels.distinct(sessions.items, sessions.offsets)
+        item_offsets, item_sessions = kernels.postings(offsets, items, sessions.n_items, len(sessions))
+        if self.counts == "clicks":
+            n = sessions.support().astype(np.float64)
+        else:
+            n, clicks = np.diff(item_offsets).astype(np.float64), np.ones_like(clicks)
+        n = np.maximum(n, 1.0)  # an item without a click has no row and no column
+        if self.formula == "narm":
+            rows = columns = np.sqrt(n + self.regularisation)
+        else:
+            rows, columns = n**self.asymmetry, n ** (1.0 - self.asymmetry)
+        parts = in_chunks(
+            sessions.n_items,
+            lambda chunk: kernels.co_occurrence(
+                chunk.start, chunk.stop, offsets, items, clicks, item_offsets, item_sessions,
+                rows, columns, self.n_neighbours,
+            ),
+        )  # fmt: skip
+        return ItemTable(*ragged(parts))

@@ -1,0 +1,77 @@
+"""Recommenders that answer from a table of items to items, looked up for the last clicks."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextclick.recommender import VotingRecommender, Votes
+from nextclick.sessions import Queries, Sessions
+from nextclick.settings import about
+
+
+@dataclass(frozen=True, eq=False)
+class ItemTable:
+    """The items that go with each item: those of item i are ``items[offsets[i]:offsets[i+1]]``.
+
+    offsets: int64 [n_items + 1];  items: int32;  weights: float32, higher is closer. Best first in a row.
+    """
+
+    offsets: NDArray[np.int64]
+    items: NDArray[np.int32]
+    weights: NDArray[np.float32]
+
+    @classmethod
+    def strongest(
+        cls, n_items: int, rows: NDArray[Any], columns: NDArray[Any], weights: NDArray[Any], keep: int
+    ) -> ItemTable:
+        """Build a table from (row, column, weight) triples; keep the strongest of each row."""
+        order = np.lexsort((columns, -weights, rows))
+        rows, columns, weights = rows[order], columns[order], weights[order]
+        starts = np.searchsorted(rows, np.arange(n_items + 1))
+        kept = np.arange(len(rows)) - starts[rows] < keep
+        offsets = np.r_[0, np.cumsum(np.bincount(rows[kept], minlength=n_items))].astype(np.int64)
+        return cls(offsets, columns[kept].astype(np.int32), weights[kept].astype(np.float32))
+
+
+@dataclass(kw_only=True, eq=False)
+class ItemToItem(VotingRecommender):
+    """Base of recommenders that sum the table rows of the last clicks, weighted by how recent they are."""
+
+    last_clicks: int = field(
+        default=1, metadata=about("how many of the last clicks are looked up; 1: the last one only", low=1)
+    )
+    decay: Literal["same", "div", "quadratic"] = field(
+        default="quadratic",
+        metadata=about("weight of the click n steps back, n from 1: 1, 1/n or 1/n^2 (if last_clicks > 1)"),
+    )
+
+    @abstractmethod
+    def _table(self, sessions: Sessions) -> ItemTable:
+        """Work out the table from sessions."""
+
+    def _fit(self, sessions: Sessions) -> None:
+        self.table = self._table(sessions)
+
+    def _votes(self, queries: Queries) -> Votes:
+        from nextclick.neighbours import kernels
+
+        steps = np.arange(1, self.last_clicks + 1, dtype=np.float64)
+        power = {"same": 0.0, "div": 1.0, "quadratic": 2.0}[self.decay]
+        return Votes(
+            *kernels.item_votes(
+                queries.items, queries.starts, queries.ends, self.table.offsets, self.table.items,
+                self.table.weights, steps**-power, self.n_items,
+            )
+        )  # fmt: skip
+
+    def _state(self) -> dict[str, NDArray[Any]]:
+        return {"offsets": self.table.offsets, "items": self.table.items, "weights": self.table.weights}
+
+    def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self.table = ItemTable(state["offsets"], state["items"], state["weights"])

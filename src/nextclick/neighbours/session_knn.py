@@ -1,0 +1,294 @@
+"""Session-based nearest neighbours: past sessions that resemble the current one vote for their items.
+
+SKNN, VS-kNN, VMIS-kNN and STAN are one computation with different weights: find the most recent sessions
+that share an item with the prefix, weigh how alike they are, let the k most alike vote.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextclick.errors import ConfigError
+from nextclick.recommender import VotingRecommender, Votes
+from nextclick.sessions import Queries, Sessions
+from nextclick.settings import about
+
+Weighting = Literal["same", "div", "linear", "log", "quadratic"]
+DAY = 86_400_000_000  # microseconds
+
+_POSITION = "weight of the click at position p of n in the prefix: same 1, div p/n, linear 1-(n-p)/10, log 1/log10(n-p+1.7), quadratic (p/n)^2"  # noqa: E501
+_STEP = "weight of a neighbour whose latest shared item lies s clicks back: same 1, div 1/s, linear 1-s/10, log 1/log10(s+1.7), quadratic 1/s^2"  # noqa: E501
+
+
+@dataclass(kw_only=True, eq=False)
+class SessionKNN(VotingRecommender):
+    """Base of the session neighbours; subclasses say how positions, sessions and items weigh.
+
+    Sessions are numbered by time, so "most recent" is "largest number"; equal similarities go to the
+    more recent session, which makes the neighbourhood well defined.
+    """
+
+    k: int = field(default=100, metadata=about("neighbouring sessions that vote", low=1))
+    sample_size: int = field(
+        default=1000, metadata=about("most recent sessions sharing an item that are compared", low=1)
+    )
+    last_clicks: int | None = field(
+        default=None, metadata=about("use only the last clicks of the prefix; none: all of them", low=1)
+    )
+    remind: bool = field(
+        default=True, metadata=about("recommend items of the current session again, as shops need")
+    )
+
+    _bounded: ClassVar[bool] = False  # posting lists cut to sample_size
+
+    # -- the weights that subclasses give
+
+    def _session_weights(self, sessions: Sessions) -> NDArray[np.float64]:
+        """Weight of each training session as a neighbour, [n_sessions]."""
+        return np.ones(len(sessions))
+
+    def _item_factors(self, sessions: Sessions) -> NDArray[np.float64]:
+        """Factor on each item's score, [n_items]."""
+        return np.ones(sessions.n_items)
+
+    def _item_weights(self, sessions: Sessions) -> NDArray[np.float64]:
+        """Weight of each item in the similarity instead of its position; empty: by position."""
+        return np.empty(0)
+
+    def _recipe(self) -> tuple[int, float, int, int, float]:
+        """Codes of weighting, its scale, similarity, score weighting; scale inside a neighbour (0: off)."""
+        from nextclick.neighbours import kernels
+
+        return kernels.SAME, 1.0, kernels.COSINE, kernels.SAME, 0.0
+
+    # -- the computation they share
+
+    def _fit(self, sessions: Sessions) -> None:
+        from nextclick.neighbours import kernels
+
+        offsets, items, positions, _ = kernels.distinct(sessions.items, sessions.offsets)
+        self._take({
+            "offsets": offsets, "items": items, "positions": positions,
+            "session_weights": self._session_weights(sessions),
+            "item_weights": self._item_weights(sessions),
+            "item_factors": self._item_factors(sessions),
+        })  # fmt: skip
+
+    def _take(self, state: Mapping[str, NDArray[Any]]) -> None:
+        from nextclick.neighbours import kernels
+
+        self._learnt = dict(state)
+        longest = self.sample_size if self._bounded else len(state["offsets"])
+        self._postings = kernels.postings(state["offsets"], state["items"], self.n_items, longest)
+        self._room = threading.local()
+
+    def _votes(self, queries: Queries) -> Votes:
+        from nextclick.neighbours import kernels
+
+        learnt = self._learnt
+        weighting, scale, similarity, score_weighting, neighbour_scale = self._recipe()
+        return Votes(
+            *kernels.session_votes(
+                queries.items, queries.starts, queries.ends, self.last_clicks or np.iinfo(np.int64).max,
+                learnt["offsets"], learnt["items"], learnt["positions"], *self._postings,
+                learnt["session_weights"], learnt["item_weights"], learnt["item_factors"],
+                self.k, self.sample_size, weighting, scale, similarity, score_weighting, neighbour_scale,
+                self.remind, *self._rooms(),
+            )
+        )  # fmt: skip
+
+    def _rooms(self) -> tuple[NDArray[Any], ...]:
+        """Return this thread's working arrays; the kernel leaves them zero."""
+        if not hasattr(self._room, "arrays"):
+            n_sessions = len(self._learnt["offsets"]) - 1
+            self._room.arrays = (
+                np.zeros(n_sessions), np.zeros(n_sessions, np.int32),
+                np.empty(n_sessions, np.int32), np.empty(n_sessions, np.int32), np.empty(n_sessions),
+                np.zeros(self.n_items), np.zeros(self.n_items, np.bool_),
+            )  # fmt: skip
+        arrays: tuple[NDArray[Any], ...] = self._room.arrays
+        return arrays
+
+    def _state(self) -> dict[str, NDArray[Any]]:
+        return dict(self._learnt)
+
+    def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self._take({name: state[name] for name in _STATE})
+
+
+_STATE = ("offsets", "items", "positions", "session_weights", "item_weights", "item_factors")
+
+
+@dataclass(kw_only=True, eq=False)
+class SKNN(SessionKNN):
+    """Session-based kNN: sessions as sets of items.
+
+    score(j) = sum over the k most similar sessions n that hold j of sim(prefix, n).
+    Source: Jannach & Ludewig, RecSys 2017; Twardowski et al., ECIR 2021, sec. 5.1.
+    """
+
+    name: ClassVar[str] = "sknn"
+    summary: ClassVar[str] = "sessions that share items with the current one vote (sets of items)"
+    source: ClassVar[str] = "Jannach & Ludewig, RecSys 2017"
+
+    sample_size: int = field(
+        default=500, metadata=about("most recent sessions sharing an item that are compared", low=1)
+    )
+    similarity: Literal["cosine", "jaccard", "dice"] = field(
+        default="cosine", metadata=about("similarity of two sets of items")
+    )
+
+    def _recipe(self) -> tuple[int, float, int, int, float]:
+        from nextclick.neighbours import kernels
+
+        similarity = {"cosine": kernels.COSINE, "jaccard": kernels.JACCARD, "dice": kernels.DICE}
+        return kernels.SAME, 1.0, similarity[self.similarity], kernels.SAME, 0.0
+
+
+@dataclass(kw_only=True, eq=False)
+class VSKNN(SessionKNN):
+    """Vector-multiplication session-based kNN: later clicks of the prefix weigh more.
+
+    The similarity of a past session is the sum of the weights of the prefix items that it holds, over the
+    number of distinct items in the prefix; its vote is scaled by how far back the latest shared item lies
+    and, with ``idf``, by 1 + idf * ln(sessions / clicks of the item).
+    Source: Ludewig & Jannach, User Modeling and User-Adapted Interaction 28, 2018.
+    Differs: the linear weights stop at 0, where research code lets them turn negative.
+    """
+
+    name: ClassVar[str] = "vs-knn"
+    summary: ClassVar[str] = "sessions like the current one vote, its last clicks weighing most"
+    source: ClassVar[str] = "Ludewig & Jannach 2018 (V-SKNN)"
+
+    k: int = field(default=500, metadata=about("neighbouring sessions that vote", low=1))
+    sample_size: int = field(
+        default=5000, metadata=about("most recent sessions sharing an item that are compared", low=1)
+    )
+    weighting: Weighting = field(default="quadratic", metadata=about(_POSITION))
+    score_weighting: Weighting = field(default="quadratic", metadata=about(_STEP))
+    idf: float = field(
+        default=1.0,
+        metadata=about("how much rare items gain: score times 1 + idf * ln(sessions/clicks)", low=0),
+    )
+    idf_similarity: bool = field(
+        default=False, metadata=about("weigh shared items by ln(sessions/clicks) instead of their position")
+    )
+    day_decay: float = field(
+        default=1.0,
+        metadata=about(
+            "factor on a neighbour's similarity per day of age; 1: none (7/8 in research code)",
+            low=0.01,
+            high=1,
+        ),
+    )
+    last_days: float | None = field(
+        default=None, metadata=about("let only sessions of the last days vote; none: all", low=0)
+    )
+
+    def _recipe(self) -> tuple[int, float, int, int, float]:
+        from nextclick.neighbours import kernels
+
+        codes = {"same": kernels.SAME, "div": kernels.DIV, "linear": kernels.LINEAR, "log": kernels.LOG,
+                 "quadratic": kernels.QUADRATIC}  # fmt: skip
+        return codes[self.weighting], 1.0, kernels.VECTOR, codes[self.score_weighting], 0.0
+
+    def _idf(self, sessions: Sessions) -> NDArray[np.float64]:
+        return np.log(len(sessions) / np.maximum(sessions.support(), 1))
+
+    def _item_factors(self, sessions: Sessions) -> NDArray[np.float64]:
+        return np.asarray(1.0 + self.idf * self._idf(sessions))
+
+    def _item_weights(self, sessions: Sessions) -> NDArray[np.float64]:
+        return self._idf(sessions) if self.idf_similarity else np.empty(0)
+
+    def _session_weights(self, sessions: Sessions) -> NDArray[np.float64]:
+        weights = np.ones(len(sessions))
+        if self.day_decay < 1 or self.last_days is not None:
+            age = _age(sessions, self.name, "day_decay and last_days")
+            weights = self.day_decay ** np.round(age)
+            if self.last_days is not None:
+                weights[age > self.last_days] = 0.0
+        return weights
+
+
+@dataclass(kw_only=True, eq=False)
+class VMISKNN(VSKNN):
+    """VS-kNN on a bounded index: each item keeps its ``sample_size`` most recent sessions only.
+
+    Among the ``sample_size`` most recent sessions that share any item with the prefix, none can lie beyond
+    the first ``sample_size`` of an item's own list; so the answers equal VS-kNN's, from a smaller index.
+    Source: Kersbergen et al., SIGMOD 2022 (Serenade).
+    """
+
+    name: ClassVar[str] = "vmis-knn"
+    summary: ClassVar[str] = "vs-knn's answers from a bounded index, for very large logs"
+    source: ClassVar[str] = "Kersbergen et al., SIGMOD 2022"
+
+    _bounded: ClassVar[bool] = True
+
+
+@dataclass(kw_only=True, eq=False)
+class STAN(SessionKNN):
+    """Sequence and time aware neighbourhood: three exponential decays on top of the session neighbours.
+
+    The click at position p of n weighs exp((p - n) / lambda_spw) in a cosine similarity; a past session
+    weighs exp(-age / lambda_snh); inside it an item weighs exp(-|distance to the last shared item| /
+    lambda_inh).  Source: Garg et al., SIGIR 2019, eqs. 2-6.
+    Differs: the age counts from the end of training, not from the query, which scales all scores of a
+    query by the same factor. On a log without clock ages count sessions (``lambda_snh_sessions``).
+    """
+
+    name: ClassVar[str] = "stan"
+    summary: ClassVar[str] = "session neighbours with decays over position, age and distance"
+    source: ClassVar[str] = "Garg et al., SIGIR 2019"
+
+    k: int = field(default=500, metadata=about("neighbouring sessions that vote", low=1))
+    sample_size: int = field(
+        default=5000, metadata=about("most recent sessions sharing an item that are compared", low=1)
+    )
+    lambda_spw: float = field(
+        default=1.02, metadata=about("clicks over which the weight in the prefix falls to 1/e", low=0.01)
+    )
+    lambda_snh: float | None = field(
+        default=5.0,
+        metadata=about("days over which a neighbour's weight falls to 1/e; none: no decay", low=0.01),
+    )
+    lambda_snh_sessions: float | None = field(
+        default=None,
+        metadata=about("the same, in later sessions instead of days, for logs without clock", low=1),
+    )
+    lambda_inh: float = field(
+        default=2.05,
+        metadata=about("clicks over which an item's weight in a neighbour falls to 1/e", low=0.01),
+    )
+
+    def _recipe(self) -> tuple[int, float, int, int, float]:
+        from nextclick.neighbours import kernels
+
+        return kernels.EXP, self.lambda_spw, kernels.COSINE, kernels.SAME, self.lambda_inh
+
+    def _session_weights(self, sessions: Sessions) -> NDArray[np.float64]:
+        if sessions.clock:
+            scale = self.lambda_snh
+            age = _age(sessions, self.name, "lambda_snh")
+        else:
+            scale = self.lambda_snh_sessions
+            age = np.arange(len(sessions) - 1, -1, -1, dtype=np.float64)
+        # A floor keeps old sessions comparable with each other instead of all zero.
+        return np.ones(len(sessions)) if scale is None else np.exp(-np.minimum(age / scale, 500.0))
+
+
+def _age(sessions: Sessions, name: str, setting: str) -> NDArray[np.float64]:
+    """Days from the last click of each session to the end of training, [n_sessions]."""
+    if not sessions.clock:
+        raise ConfigError(
+            f"{name}: {setting} needs clock time, and this log only orders its clicks; leave it out"
+        )
+    last = sessions.times[np.maximum(sessions.offsets[1:] - 1, 0)]
+    return np.asarray((last.max() - last) / DAY)

@@ -1,0 +1,362 @@
+"""What every recommender is: settings, fit, and answers to queries by score, by rank or as a list.
+
+A recommender keeps no memory of the sessions it answers: the prefix comes with the call. One that can
+score every item implements ``_scores``; one that gives votes to few items derives from
+``VotingRecommender`` and implements ``_votes``. Lists, ranks and batching come from here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextclick import settings
+from nextclick.errors import ArtifactError, ConfigError, DataError, NotFittedError
+from nextclick.sessions import UNKNOWN, ItemId, Queries, Sessions, Vocabulary
+
+if TYPE_CHECKING:
+    from nextclick.ranking import Ranks, Targets
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) while a long answer is worked out."""
+
+_BLOCK = 1 << 24  # scores held at once by a dense recommender: 64 MiB of float32
+
+
+class Recommendation(NamedTuple):
+    """One recommended item, in the user's own id, with its score (higher is better)."""
+
+    item: ItemId
+    score: float
+
+
+@dataclass(frozen=True)
+class Recommendations(Sequence[Recommendation]):
+    """A recommended list, best first, and what was noticed while making it.
+
+    unknown: items of the session that training does not know; they were skipped.
+    fallback: True where no item of the session was known, so the list is the recommender's answer to an
+    empty session (for most: the most popular items).
+    """
+
+    items: tuple[Recommendation, ...]
+    unknown: tuple[ItemId, ...] = ()
+    fallback: bool = False
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @overload
+    def __getitem__(self, at: int) -> Recommendation: ...
+    @overload
+    def __getitem__(self, at: slice) -> tuple[Recommendation, ...]: ...
+    def __getitem__(self, at: int | slice) -> Recommendation | tuple[Recommendation, ...]:
+        return self.items[at]
+
+    def __iter__(self) -> Iterator[Recommendation]:
+        return iter(self.items)
+
+
+@dataclass(kw_only=True, eq=False)
+class Recommender(ABC):
+    """Base of all recommenders. Settings are keyword arguments; ``fit`` returns the recommender itself.
+
+    Raises ConfigError at construction when a setting has a wrong type or is out of range, and
+    NotFittedError when asked for an answer before ``fit``.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]
+
+    vocabulary: Vocabulary = field(init=False, repr=False)
+    facts: dict[str, Any] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        settings.check(self)
+        self.facts = {}
+
+    # -- what a recommender implements
+
+    @abstractmethod
+    def _fit(self, sessions: Sessions) -> None:
+        """Learn from sessions with at least one click; forget whatever was learnt before."""
+
+    @abstractmethod
+    def _scores(self, queries: Queries) -> NDArray[np.float32]:
+        """Score every item, [n, n_items]; queries hold known items only and may be empty prefixes."""
+
+    @abstractmethod
+    def _state(self) -> dict[str, NDArray[Any]]:
+        """Return what was learnt, as named arrays."""
+
+    @abstractmethod
+    def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take back what ``_state`` returned; ``vocabulary`` is set already."""
+
+    # -- what users call
+
+    def fit(self, sessions: Sessions) -> Self:
+        """Learn from sessions; a second fit forgets the first. Raises DataError when there is no click."""
+        if len(sessions.items) == 0:
+            raise DataError(f"{self.name}: cannot fit on zero clicks; the training part is empty")
+        self.vocabulary = sessions.vocabulary.first(sessions.n_items)
+        self.facts = {"sessions": len(sessions), "clicks": len(sessions.items), "items": sessions.n_items}
+        self._fit(sessions)
+        return self
+
+    @property
+    def n_items(self) -> int:
+        """How many items the recommender knows; their codes are 0 .. n_items - 1."""
+        if not hasattr(self, "vocabulary"):
+            raise NotFittedError(self.name)
+        return len(self.vocabulary)
+
+    def score(self, queries: Queries) -> NDArray[np.float32]:
+        """Score every item for every query, [n, n_items]; higher is better, -inf means never."""
+        return self._scores(queries.known(self.n_items))
+
+    def top(
+        self, queries: Queries, k: int, *, exclude_seen: bool = False
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Return the k best items of each query and their scores, both [n, k].
+
+        Ties go to the more popular item. A row ends in -1 (score -inf) where fewer than k items can be
+        recommended. exclude_seen: leave out the items of the prefix itself.
+        Raises ConfigError when k is not positive.
+        """
+        from nextclick import ranking
+
+        known = queries.known(self.n_items)
+        top, top_scores = self._empty_top(len(known), k)
+        for block in self._blocks(len(known)):
+            scores = self._scores(known[block])
+            if exclude_seen:
+                for row, i in enumerate(range(block.start, block.stop)):
+                    scores[row, known.prefix(i)] = -np.inf
+            ranking.dense_top(scores, self.n_items, top[block], top_scores[block])
+        return top, top_scores
+
+    def rank(
+        self,
+        queries: Queries,
+        targets: Targets,
+        k: int,
+        *,
+        n_candidates: int | None = None,
+        progress: Progress | None = None,
+    ) -> Ranks:
+        """Say where targets stand among all items, and what the first k are; see ``ranking.Ranks``.
+
+        Never sorts all scores: it counts how many are higher. n_candidates: rank against the N most
+        clicked items only (and the target itself), which overestimates; all items by default.
+        Raises DataError when a score is NaN.
+        """
+        from nextclick import ranking
+
+        known, n_candidates = queries.known(self.n_items), self._candidates(n_candidates)
+        better, ties = np.empty((2, len(targets.items)), np.int64)
+        top, top_scores = self._empty_top(len(known), k)
+        for block in self._blocks(len(known)):
+            scores, of_block = self._scores(known[block]), targets[block]
+            rows = slice(targets.bounds[block.start], targets.bounds[block.stop])
+            nan = ranking.dense_ranks(
+                scores, of_block.items, of_block.bounds, n_candidates, better[rows], ties[rows]
+            )
+            if nan:
+                raise DataError(
+                    f"{self.name}: {nan} scores are not a number; the model is broken, fit it again"
+                )
+            ranking.dense_top(scores, n_candidates, top[block], top_scores[block])
+            if progress is not None:
+                progress(block.stop, len(known))
+        return ranking.Ranks(better, ties, top)
+
+    def recommend(
+        self, session: Sequence[ItemId], k: int = 20, *, exclude_seen: bool = False
+    ) -> Recommendations:
+        """Return the k items most likely to be clicked next, for one session of the users' own item ids.
+
+        session: oldest click first; unknown items are skipped and reported, an empty session is allowed.
+        exclude_seen: recommend only items that are not in the session.
+        """
+        return self.recommend_many([session], k, exclude_seen=exclude_seen)[0]
+
+    def recommend_many(
+        self, sessions: Sequence[Sequence[ItemId]], k: int = 20, *, exclude_seen: bool = False
+    ) -> list[Recommendations]:
+        """Return one list per session; the same answers as ``recommend``, faster for many."""
+        if isinstance(sessions, str) or any(isinstance(session, str) for session in sessions):
+            raise DataError("a session is a list of item ids, found one text: write ['a'] for one item 'a'")
+        self.n_items  # noqa: B018 - refuses before fit
+        codes = [self.vocabulary.codes_of(session) for session in sessions]
+        top, scores = self.top(Queries.of(codes), k, exclude_seen=exclude_seen)
+        answers = []
+        for session, of_session, row, row_scores in zip(sessions, codes, top, scores, strict=True):
+            listed = [
+                Recommendation(self.vocabulary.id_of(code), float(score))
+                for code, score in zip(row.tolist(), row_scores, strict=True)
+                if code != UNKNOWN
+            ]
+            unknown = tuple(item for item, code in zip(session, of_session, strict=True) if code == UNKNOWN)
+            answers.append(Recommendations(tuple(listed), unknown, fallback=len(unknown) == len(session)))
+        return answers
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what was learnt as named arrays, to be saved without code."""
+        self.n_items  # noqa: B018 - refuses before fit
+        return self._state()
+
+    def restore(self, state: Mapping[str, NDArray[Any]], vocabulary: Vocabulary) -> Self:
+        """Take back what ``state`` returned. Raises ArtifactError when an array is missing."""
+        self.vocabulary = vocabulary
+        try:
+            self._restore(state)
+        except KeyError as error:
+            raise ArtifactError(f"{self.name}: the saved model lacks the array {error}") from None
+        return self
+
+    def save(self, path: str | Path, *, overwrite: bool = False, **about: Any) -> None:
+        """Write a model directory (JSON and safetensors, nothing that can run); see ``artifact.save``."""
+        from nextclick import artifact
+
+        artifact.save(self, Path(path), overwrite=overwrite, about=about)
+
+    # -- for subclasses
+
+    def _candidates(self, n: int | None) -> int:
+        if n is not None and n < 1:
+            raise ConfigError(f"candidates: expected at least 1 item, found {n}")
+        return self.n_items if n is None else min(n, self.n_items)
+
+    def _empty_top(self, n: int, k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        if k < 1:
+            raise ConfigError(f"k={k}: expected at least 1 item")
+        return np.empty((n, k), np.int32), np.empty((n, k), np.float32)
+
+    def _blocks(self, n: int) -> Iterator[slice]:
+        size = max(1, _BLOCK // max(1, self.n_items))
+        for low in range(0, n, size):
+            yield slice(low, min(low + size, n))
+
+
+@dataclass(frozen=True, eq=False)
+class Votes:
+    """Scores that differ from the recommender's base scores: few items per query.
+
+    Query i gives ``items[offsets[i]:offsets[i+1]]`` the scores at the same places; an item stands at
+    most once per query.  offsets: int64 [n + 1];  items: int32;  scores: float32.
+    """
+
+    offsets: NDArray[np.int64]
+    items: NDArray[np.int32]
+    scores: NDArray[np.float32]
+
+
+class VotingRecommender(Recommender):
+    """A recommender that scores few items per query and leaves all others at a fixed base score.
+
+    The full row of scores is never made. Queries are answered in parallel on all cores.
+    """
+
+    _bases: tuple[Vocabulary, dict[int, tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]] | None = None
+
+    def _base(self) -> NDArray[np.float32]:
+        """Scores of the items without a vote, [n_items]: zero unless a subclass says otherwise."""
+        return np.zeros(self.n_items, np.float32)
+
+    @abstractmethod
+    def _votes(self, queries: Queries) -> Votes:
+        """Return the votes of known, possibly empty prefixes; called from several threads."""
+
+    def _scores(self, queries: Queries) -> NDArray[np.float32]:
+        votes = self._votes(queries)
+        scores = np.tile(self._base(), (len(queries), 1))
+        scores[np.repeat(np.arange(len(queries)), np.diff(votes.offsets)), votes.items] = votes.scores
+        return scores
+
+    def top(
+        self, queries: Queries, k: int, *, exclude_seen: bool = False
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        from nextclick.compiled import in_chunks
+
+        known = queries.known(self.n_items)
+        top, top_scores = self._empty_top(len(known), k)
+        base = self._sorted_base(self.n_items)
+        in_chunks(
+            len(known),
+            lambda chunk: self._top_of(
+                known[chunk], base, self.n_items, exclude_seen, top[chunk], top_scores[chunk]
+            ),
+        )
+        return top, top_scores
+
+    def rank(
+        self,
+        queries: Queries,
+        targets: Targets,
+        k: int,
+        *,
+        n_candidates: int | None = None,
+        progress: Progress | None = None,
+    ) -> Ranks:
+        from nextclick import ranking
+        from nextclick.compiled import in_chunks
+
+        known, n_candidates = queries.known(self.n_items), self._candidates(n_candidates)
+        better, ties = np.empty((2, len(targets.items)), np.int64)
+        top, top_scores = self._empty_top(len(known), k)
+        base = self._sorted_base(n_candidates)
+        done = 0
+
+        def answer(chunk: slice) -> None:
+            nonlocal done
+            votes = self._top_of(known[chunk], base, n_candidates, False, top[chunk], top_scores[chunk])
+            rows = slice(targets.bounds[chunk.start], targets.bounds[chunk.stop])
+            of_chunk = targets[chunk]
+            ranking.sparse_ranks(
+                votes.offsets, votes.items, votes.scores, base[0], base[1],
+                of_chunk.items, of_chunk.bounds, n_candidates, better[rows], ties[rows],
+            )  # fmt: skip
+            done += chunk.stop - chunk.start
+            if progress is not None:
+                progress(done, len(known))
+
+        in_chunks(len(known), answer)
+        return ranking.Ranks(better, ties, top)
+
+    def _sorted_base(self, n_candidates: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Return base scores [n_items], those of the candidates ascending, and the items best first."""
+        if self._bases is None or self._bases[0] is not self.vocabulary:  # fitted or restored since
+            self._bases = (self.vocabulary, {})
+        kept = self._bases[1]
+        if n_candidates not in kept:
+            base = self._base()
+            order = np.argsort(-base, kind="stable").astype(np.int32)
+            kept[n_candidates] = base, np.sort(base[:n_candidates]), order
+        return kept[n_candidates]
+
+    def _top_of(
+        self,
+        queries: Queries,
+        base: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
+        n_candidates: int,
+        exclude_seen: bool,
+        top: NDArray[np.int32],
+        top_scores: NDArray[np.float32],
+    ) -> Votes:
+        from nextclick import ranking
+
+        votes = self._votes(queries)
+        ends = queries.ends if exclude_seen else queries.starts
+        ranking.sparse_top(
+            votes.offsets, votes.items, votes.scores, base[0], base[2],
+            queries.items, queries.starts, ends, n_candidates, top, top_scores,
+        )  # fmt: skip
+        return votes

@@ -1,0 +1,133 @@
+"""Settings of a recommender: dataclass fields that know their meaning, type and range.
+
+A recommender's settings are the ``init`` fields of its dataclass, each declared with ``about``; what it
+learns are plain attributes. So the command line, the table of models and the artifacts all read one place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import Field
+from typing import Any, Literal
+
+from nextclick.errors import ConfigError, nearest
+
+
+def about(meaning: str, *, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+    """Return field metadata: what a setting means (with its unit and source) and its inclusive range."""
+    return {"about": meaning, "low": low, "high": high}
+
+
+def settings_of(model: Any) -> list[Field[Any]]:
+    """Return the settings (dataclass fields given to the constructor) of a recommender or its class."""
+    return [field for field in dataclasses.fields(model) if field.init]
+
+
+def values_of(model: Any) -> dict[str, Any]:
+    """Return a recommender's settings by name."""
+    return {field.name: getattr(model, field.name) for field in settings_of(model)}
+
+
+def check(model: Any) -> None:
+    """Raise ConfigError when a setting of a constructed recommender has a wrong type or is out of range."""
+    hints = typing.get_type_hints(type(model))
+    for field in settings_of(model):
+        value = getattr(model, field.name)
+        where = f"{model.name}: {field.name}={value!r}"
+        allowed = _choices(hints[field.name])
+        if allowed is not None:
+            if value not in allowed:
+                raise ConfigError(f"{where}: choose one of {', '.join(map(str, allowed))}")
+            continue
+        kinds = _kinds(hints[field.name])
+        if value is None and type(None) in kinds:
+            continue
+        if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+            object.__setattr__(model, field.name, float(value))
+        elif not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise ConfigError(
+                f"{where}: expected {describe_type(field, hints)}, found {type(value).__name__}"
+            )
+        low, high = field.metadata.get("low"), field.metadata.get("high")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{where}: expected a finite number")
+        if (low is not None and value < low) or (high is not None and value > high):
+            raise ConfigError(f"{where}: expected {describe_type(field, hints)}")
+
+
+def check_names(model: type[Any], given: Iterable[str]) -> None:
+    """Raise ConfigError for the first name that is no setting of the model class; name the accepted ones."""
+    names = [field.name for field in settings_of(model)]
+    for name in given:
+        if name not in names:
+            accepted = ", ".join(names) or "none"
+            raise ConfigError(
+                f"{model.name} has no setting {name!r}{nearest(name, names)}\n  it accepts: {accepted}"
+            )
+
+
+def parse(model: type[Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """Turn ``name=value`` texts into typed settings of a model class.
+
+    Raises ConfigError for an unknown name, a missing ``=``, or a value that does not read as its type.
+    """
+    hints = typing.get_type_hints(model)
+    fields = {field.name: field for field in settings_of(model)}
+    parsed: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, text = (part.strip() for part in assignment.partition("="))
+        if not equals:
+            raise ConfigError(f"--set {assignment}: write name=value, for example --set k=100")
+        check_names(model, [name])
+        try:
+            parsed[name] = _read(text, hints[name])
+        except ValueError:
+            raise ConfigError(
+                f"{model.name}: {name}={text}: expected {describe_type(fields[name], hints)}"
+            ) from None
+    return parsed
+
+
+def describe_type(field: Field[Any], hints: Mapping[str, Any]) -> str:
+    """Say in words what a setting accepts: its type or choices, and its range."""
+    hint = hints[field.name]
+    if (allowed := _choices(hint)) is not None:
+        return "one of " + ", ".join(map(str, allowed))
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
+    text = " or ".join(names.get(kind, kind.__name__) for kind in _kinds(hint))
+    low, high = field.metadata.get("low"), field.metadata.get("high")
+    if low is not None and high is not None:
+        return f"{text} from {low:g} to {high:g}"
+    if low is not None:
+        return f"{text} of at least {low:g}"
+    return f"{text} of at most {high:g}" if high is not None else text
+
+
+def _choices(hint: Any) -> tuple[Any, ...] | None:
+    return typing.get_args(hint) if typing.get_origin(hint) is Literal else None
+
+
+def _kinds(hint: Any) -> tuple[type, ...]:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return typing.get_args(hint)
+    return (hint,)
+
+
+def _read(text: str, hint: Any) -> Any:
+    if (allowed := _choices(hint)) is not None:
+        return next((choice for choice in allowed if str(choice) == text), text)
+    kinds = _kinds(hint)
+    if type(None) in kinds and text.lower() in ("none", ""):
+        return None
+    if bool in kinds:
+        if text.lower() not in ("true", "false", "yes", "no", "1", "0"):
+            raise ValueError(text)
+        return text.lower() in ("true", "yes", "1")
+    for kind in (int, float):
+        if kind in kinds:
+            return kind(text)
+    return text
