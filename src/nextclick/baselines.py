@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextclick.neighbours.item_table import ItemTable, ItemToItem
-from nextclick.recommender import VotingRecommender, Votes
+from nextclick.recommender import Votes, VotingRecommender
 from nextclick.sessions import Queries, Sessions
 from nextclick.settings import about
 
@@ -27,19 +27,19 @@ class Popularity(VotingRecommender):
     source: ClassVar[str] = "Li et al. 2017 (NARM), sec. 4.2"
 
     def _fit(self, sessions: Sessions) -> None:
-        self._clicks = sessions.support().astype(np.float32)
+        pass  # every recommender keeps the clicks per item
 
     def _base(self) -> NDArray[np.float32]:
-        return self._clicks
+        return self.support.astype(np.float32)
 
     def _votes(self, queries: Queries) -> Votes:
         return _no_votes(len(queries))
 
     def _state(self) -> dict[str, NDArray[Any]]:
-        return {"clicks": self._clicks}
+        return {}
 
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        self._clicks = state["clicks"]
+        pass
 
 
 @dataclass(kw_only=True, eq=False)
@@ -57,7 +57,7 @@ class SessionPopularity(Popularity):
 
     def _base(self) -> NDArray[np.float32]:
         # Ranks rather than counts: a float32 could not tell large counts apart beside a whole number.
-        _, place = np.unique(self._clicks, return_inverse=True)
+        _, place = np.unique(self.support, return_inverse=True)
         return (place / (place.max() + 1.0)).astype(np.float32)
 
     def _votes(self, queries: Queries) -> Votes:

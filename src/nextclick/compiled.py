@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _cache_folder() -> Path:
@@ -37,7 +38,10 @@ if "NUMBA_CACHE_DIR" not in os.environ:
 
 import numba  # noqa: E402 - reads NUMBA_CACHE_DIR when it is imported
 
-compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+
+def compiled(function: F) -> F:
+    """Compile a function of plain arrays and numbers; it runs without the interpreter lock."""
+    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
 
 
 def cores() -> int:

@@ -53,7 +53,7 @@ class Ranks:
 
 
 @compiled
-def dense_ranks(scores, targets, bounds, n_candidates, better, ties):  # type: ignore[no-untyped-def]
+def dense_ranks(scores, targets, bounds, n_candidates, better, ties):
     """Fill better and ties from scores [n, n_items]; return the number of NaN scores met."""
     nan = 0
     for i in range(scores.shape[0]):
@@ -74,7 +74,7 @@ def dense_ranks(scores, targets, bounds, n_candidates, better, ties):  # type: i
 
 
 @compiled
-def _listed(item, score, row, row_scores, filled):  # type: ignore[no-untyped-def]
+def _listed(item, score, row, row_scores, filled):
     """Put an item into its place in a list of at most k; return how many the list holds then."""
     k = len(row)
     if filled == k:
@@ -90,7 +90,7 @@ def _listed(item, score, row, row_scores, filled):  # type: ignore[no-untyped-de
 
 
 @compiled
-def dense_top(scores, n_candidates, top, top_scores):  # type: ignore[no-untyped-def]
+def dense_top(scores, n_candidates, top, top_scores):
     """Fill top [n, k] and top_scores from scores [n, n_items]: higher score, then smaller code, first."""
     k = top.shape[1]
     for i in range(scores.shape[0]):
@@ -104,9 +104,7 @@ def dense_top(scores, n_candidates, top, top_scores):  # type: ignore[no-untyped
 
 
 @compiled
-def sparse_ranks(  # type: ignore[no-untyped-def]
-    offsets, items, scores, base, base_sorted, targets, bounds, n_candidates, better, ties
-):
+def sparse_ranks(offsets, items, scores, base, base_sorted, targets, bounds, n_candidates, better, ties):
     """Fill better and ties where item items[v] scores scores[v] and every other item its base score.
 
     base_sorted: the base scores of the candidates, ascending.
@@ -132,7 +130,7 @@ def sparse_ranks(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def sparse_top(  # type: ignore[no-untyped-def]
+def sparse_top(
     offsets, items, scores, base, base_order, seen, seen_starts, seen_ends, n_candidates, top, top_scores
 ):
     """Fill top [n, k] and top_scores; leave out items[seen_starts[i]:seen_ends[i]] of ``seen``.

@@ -74,8 +74,11 @@ class Recommender(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     source: ClassVar[str]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Published settings by name, as ``--set preset=NAME`` takes them."""
 
     vocabulary: Vocabulary = field(init=False, repr=False)
+    support: NDArray[np.int64] = field(init=False, repr=False)
     facts: dict[str, Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -107,6 +110,7 @@ class Recommender(ABC):
         if len(sessions.items) == 0:
             raise DataError(f"{self.name}: cannot fit on zero clicks; the training part is empty")
         self.vocabulary = sessions.vocabulary.first(sessions.n_items)
+        self.support = sessions.support()
         self.facts = {"sessions": len(sessions), "clicks": len(sessions.items), "items": sessions.n_items}
         self._fit(sessions)
         return self
@@ -211,12 +215,15 @@ class Recommender(ABC):
     def state(self) -> dict[str, NDArray[Any]]:
         """Return what was learnt as named arrays, to be saved without code."""
         self.n_items  # noqa: B018 - refuses before fit
-        return self._state()
+        return {"support": self.support, **self._state()}
 
     def restore(self, state: Mapping[str, NDArray[Any]], vocabulary: Vocabulary) -> Self:
-        """Take back what ``state`` returned. Raises ArtifactError when an array is missing."""
+        """Take back what ``state`` returned. Raises ArtifactError when an array is missing or unfit."""
         self.vocabulary = vocabulary
         try:
+            self.support = state["support"]
+            if self.support.shape != (len(vocabulary),):
+                raise ArtifactError(f"{self.name}: the saved clicks per item do not fit; fit the model again")
             self._restore(state)
         except KeyError as error:
             raise ArtifactError(f"{self.name}: the saved model lacks the array {error}") from None
@@ -244,6 +251,27 @@ class Recommender(ABC):
         size = max(1, _BLOCK // max(1, self.n_items))
         for low in range(0, n, size):
             yield slice(low, min(low + size, n))
+
+
+def check_rows(
+    name: str, offsets: NDArray[Any], columns: Mapping[str, NDArray[Any]], n_rows: int | None, below: int
+) -> None:
+    """Refuse saved ragged rows that compiled code could not safely walk.
+
+    offsets must rise from 0 to the length of every column, for ``n_rows`` rows if given; the integers of
+    the column "items" must lie in [0, below).  Raises ArtifactError.
+    """
+    sizes = {len(column) for column in columns.values()}
+    whole = np.issubdtype(offsets.dtype, np.integer) and offsets.ndim == 1 and len(offsets) > 0
+    if not whole or offsets[0] != 0 or sizes != {int(offsets[-1])} or (np.diff(offsets) < 0).any():
+        raise ArtifactError(f"{name}: the saved rows do not fit together; fit the model again")
+    if n_rows is not None and len(offsets) != n_rows + 1:
+        raise ArtifactError(f"{name}: found {len(offsets) - 1} saved rows for {n_rows}; fit the model again")
+    items = columns["items"]
+    if not np.issubdtype(items.dtype, np.integer) or (
+        len(items) and not 0 <= items.min() <= items.max() < below
+    ):
+        raise ArtifactError(f"{name}: a saved item code is out of range; fit the model again")
 
 
 @dataclass(frozen=True, eq=False)

@@ -82,6 +82,9 @@ def parse(model: type[Any], assignments: Iterable[str]) -> dict[str, Any]:
         name, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals:
             raise ConfigError(f"--set {assignment}: write name=value, for example --set k=100")
+        if name == "preset":
+            parsed[name] = text
+            continue
         check_names(model, [name])
         try:
             parsed[name] = _read(text, hints[name])

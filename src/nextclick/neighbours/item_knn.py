@@ -40,7 +40,8 @@ class ItemKNN(ItemToItem):
         default=20.0, metadata=about("r, added to the count of each item (formula=narm)", low=0)
     )
     asymmetry: float = field(
-        default=0.8, metadata=about("a: 0.5 is the cosine, 1 does not punish popularity (formula=cosine)", low=0, high=1)
+        default=0.8,
+        metadata=about("a: 0.5 is the cosine, 1 does not punish popularity (formula=cosine)", low=0, high=1),
     )
     counts: Literal["sessions", "clicks"] = field(
         default="sessions", metadata=about("what co-occurrence counts: sessions once, or every click")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nextclick.recommender import VotingRecommender, Votes
+from nextclick.recommender import Votes, VotingRecommender, check_rows
 from nextclick.sessions import Queries, Sessions
 from nextclick.settings import about
 
@@ -74,4 +74,6 @@ class ItemToItem(VotingRecommender):
         return {"offsets": self.table.offsets, "items": self.table.items, "weights": self.table.weights}
 
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        self.table = ItemTable(state["offsets"], state["items"], state["weights"])
+        columns = {"items": state["items"], "weights": state["weights"]}
+        check_rows(self.name, state["offsets"], columns, self.n_items, self.n_items)
+        self.table = ItemTable(state["offsets"], **columns)

@@ -12,7 +12,7 @@ VECTOR, COSINE, JACCARD, DICE = range(4)
 
 
 @compiled
-def distinct(items, offsets):  # type: ignore[no-untyped-def]
+def distinct(items, offsets):
     """Return (offsets, items, positions, clicks): the distinct items of each session, latest first.
 
     positions: where each item stands last in its session, from 1;  clicks: how often it was clicked there.
@@ -40,7 +40,7 @@ def distinct(items, offsets):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def postings(offsets, items, n_items, longest):  # type: ignore[no-untyped-def]
+def postings(offsets, items, n_items, longest):
     """Return (offsets, sessions): the sessions of each item, most recent first, at most ``longest``."""
     counts = np.zeros(n_items, np.int64)
     for item in items:
@@ -60,7 +60,7 @@ def postings(offsets, items, n_items, longest):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def co_occurrence(  # type: ignore[no-untyped-def]
+def co_occurrence(
     first, last, session_offsets, session_items, session_clicks, item_offsets, item_sessions,
     row_norms, column_norms, keep,
 ):  # fmt: skip
@@ -106,7 +106,7 @@ def co_occurrence(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def item_votes(items, starts, ends, offsets, neighbours, weights, step_weights, n_items):  # type: ignore[no-untyped-def]
+def item_votes(items, starts, ends, offsets, neighbours, weights, step_weights, n_items):
     """Return (offsets, items, scores): table rows of the last clicks, summed with weights by step back."""
     n = len(starts)
     out_offsets = np.zeros(n + 1, np.int64)
@@ -135,7 +135,7 @@ def item_votes(items, starts, ends, offsets, neighbours, weights, step_weights, 
 
 
 @compiled
-def _position_weight(kind, position, length, scale):  # type: ignore[no-untyped-def]
+def _position_weight(kind, position, length, scale):
     """Weight of the click at ``position`` (from 1) of a prefix of ``length`` clicks."""
     if kind == DIV:
         return position / length
@@ -151,7 +151,7 @@ def _position_weight(kind, position, length, scale):  # type: ignore[no-untyped-
 
 
 @compiled
-def _step_weight(kind, step):  # type: ignore[no-untyped-def]
+def _step_weight(kind, step):
     """Weight of a neighbour whose latest shared item lies ``step`` clicks back (from 1)."""
     if kind == DIV:
         return 1.0 / step
@@ -165,7 +165,7 @@ def _step_weight(kind, step):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _kth_largest(values, n, k):  # type: ignore[no-untyped-def]
+def _kth_largest(values, n, k):
     """Return the k-th largest of values[:n] (k from 1), reordering them; quickselect."""
     low, high, want = 0, n - 1, k - 1
     while low < high:
@@ -190,7 +190,7 @@ def _kth_largest(values, n, k):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _neighbours(  # type: ignore[no-untyped-def]
+def _neighbours(
     prefix, item_offsets, item_sessions, session_offsets, session_weights, item_weights,
     k, sample_size, weighting, scale, similarity, similarities, steps, order, spare, spare_f,
 ):  # fmt: skip
@@ -275,7 +275,7 @@ def _neighbours(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def session_votes(  # type: ignore[no-untyped-def]
+def session_votes(
     items, starts, ends, last_clicks,
     session_offsets, session_items, session_positions, item_offsets, item_sessions,
     session_weights, item_weights, item_factors,

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nextclick.errors import ConfigError
-from nextclick.recommender import VotingRecommender, Votes
+from nextclick.errors import ArtifactError, ConfigError
+from nextclick.recommender import Votes, VotingRecommender, check_rows
 from nextclick.sessions import Queries, Sessions
 from nextclick.settings import about
 
@@ -119,10 +119,17 @@ class SessionKNN(VotingRecommender):
         return dict(self._learnt)
 
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        self._take({name: state[name] for name in _STATE})
-
-
-_STATE = ("offsets", "items", "positions", "session_weights", "item_weights", "item_factors")
+        columns = {"items": state["items"], "positions": state["positions"]}
+        check_rows(self.name, state["offsets"], columns, None, self.n_items)
+        wanted = {
+            "session_weights": len(state["offsets"]) - 1,
+            "item_factors": self.n_items,
+            "item_weights": self.n_items if len(state["item_weights"]) else 0,
+        }
+        for name, size in wanted.items():
+            if state[name].shape != (size,):
+                raise ArtifactError(f"{self.name}: saved {name} do not fit; fit the model again")
+        self._take({"offsets": state["offsets"], **columns, **{name: state[name] for name in wanted}})
 
 
 @dataclass(kw_only=True, eq=False)

@@ -1,0 +1,138 @@
+"""Saved recommenders: a directory of JSON and safetensors, checked when it is opened, never executed.
+
+manifest.json        format, versions, model, settings, data fingerprint, metrics, size and hash of:
+arrays.safetensors   what the model learnt, and the item ids
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nextclick
+from nextclick import settings
+from nextclick.errors import ArtifactError, ConfigError
+from nextclick.files import new_directory, new_file, sha256, write_json
+from nextclick.recommender import Recommender
+from nextclick.sessions import Vocabulary
+
+FORMAT = "nextclick-model"
+FORMAT_VERSION = 1
+_ARRAYS = "arrays.safetensors"
+_IDS = "vocabulary."
+
+
+def save(
+    model: Recommender, path: Path, *, overwrite: bool = False, about: Mapping[str, Any] | None = None
+) -> None:
+    """Write a fitted model to a new directory, all of it or nothing.
+
+    about: what the manifest shall say besides, for example the data fingerprint.
+    Raises NotFittedError before fit, and DataError when ``path`` exists or the disk is full.
+    """
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    arrays = dict(model.state())
+    arrays |= {_IDS + name: array for name, array in model.vocabulary.to_arrays().items()}
+    with new_directory(path, overwrite=overwrite) as aside:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, aside / _ARRAYS)
+        manifest = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "package_version": nextclick.__version__,
+            "model": model.name,
+            "settings": settings.values_of(model),
+            "n_items": model.n_items,
+            "facts": model.facts,
+            **(about or {}),
+            "files": {
+                _ARRAYS: {"bytes": (aside / _ARRAYS).stat().st_size, "sha256": sha256(aside / _ARRAYS)}
+            },
+        }
+        write_json(aside / "manifest.json", manifest)
+
+
+def load(path: str | Path) -> Recommender:
+    """Open a saved model. Nothing in it can run code.
+
+    Raises ArtifactError when the directory is none of ours, is damaged (size or hash differ), is of a
+    newer format, or names a model or setting that this version does not have.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    from nextclick import models
+
+    path = Path(path)
+    manifest = read_manifest(path)
+    for name, expected in manifest["files"].items():
+        _check_file(path / name, expected)
+    try:
+        arrays = load_file(path / _ARRAYS)
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path / _ARRAYS}: unreadable ({error}); fit the model again") from error
+    ids = {name.removeprefix(_IDS): array for name, array in arrays.items() if name.startswith(_IDS)}
+    state = {name: array for name, array in arrays.items() if not name.startswith(_IDS)}
+    try:
+        model = models.build(manifest["model"], manifest["settings"])
+        vocabulary = Vocabulary.from_arrays(ids)
+    except (ConfigError, KeyError, ValueError) as error:
+        raise ArtifactError(f"{path}: does not fit this version of nextclick: {error}") from error
+    if len(vocabulary) != manifest["n_items"]:
+        raise ArtifactError(
+            f"{path}: the manifest counts {manifest['n_items']} items, the arrays hold {len(vocabulary)}"
+        )
+    model.facts = manifest["facts"]
+    return model.restore(state, vocabulary)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read the manifest of a model directory. Raises ArtifactError as ``load`` does."""
+    file = path / "manifest.json"
+    try:
+        manifest = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path}: no model here (no manifest.json); fit one with: nextclick fit DATA MODEL --out {path}"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise ArtifactError(f"{file}: unreadable ({error}); fit the model again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ArtifactError(f"{file}: not a model of nextclick")
+    version = manifest.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise ArtifactError(
+            f"{path}: written in format {version}, this version reads up to {FORMAT_VERSION}: "
+            "upgrade nextclick"
+        )
+    wanted = {"model": str, "settings": dict, "n_items": int, "facts": dict, "files": dict}
+    for name, kind in wanted.items():
+        if not isinstance(manifest.get(name), kind):
+            raise ArtifactError(f"{file}: damaged, {name!r} is missing or wrong; fit the model again")
+    if set(manifest["files"]) != {_ARRAYS}:
+        raise ArtifactError(f"{file}: damaged, it names other files than {_ARRAYS}; fit the model again")
+    return manifest
+
+
+def record(path: Path, **about: Any) -> None:
+    """Add entries to a saved model's manifest, for example its metrics."""
+    manifest = read_manifest(path)
+    with new_file(path / "manifest.json") as aside:
+        aside.write_text(json.dumps({**manifest, **about}, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _check_file(file: Path, expected: Mapping[str, Any]) -> None:
+    if not file.is_file():
+        raise ArtifactError(f"{file}: missing; fit the model again")
+    if file.stat().st_size != expected.get("bytes"):
+        found = file.stat().st_size
+        raise ArtifactError(
+            f"{file}: expected {expected.get('bytes')} bytes, found {found}: damaged or truncated"
+        )
+    if sha256(file) != expected.get("sha256"):
+        raise ArtifactError(
+            f"{file}: its content changed since it was saved (SHA-256 differs); fit the model again"
+        )

@@ -1,0 +1,350 @@
+"""The evaluation protocol: every click of every test session but the first, all training items ranked.
+
+Each model answers the same queries. Nothing is sampled, nothing is cut: a target that no model knows is a
+miss unless it is asked to be dropped, and tied scores count as their expectation.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextclick import metrics, settings
+from nextclick.errors import ConfigError, DataError
+from nextclick.metrics import TieRule
+from nextclick.recommender import Recommender
+from nextclick.results import Comparison, ModelResult, Protocol, Report, Slice
+from nextclick.sessions import UNKNOWN, Dataset, ItemId, Queries, Sessions
+
+Progress = Callable[[str, int, int], None]
+"""Called with (model name, done, total) while a model answers."""
+
+MANY_TIES = 0.005  # optimistic minus pessimistic recall beyond which the report speaks of ties
+
+
+@dataclass(frozen=True, eq=False)
+class _Events:
+    """The test events that all models answer.
+
+    queries: the prefixes;  targets, bounds: the items still to come, the next click first, as users' codes
+    of the test vocabulary;  session: [n];  slices: (kind, label, rows) of the parts reported separately.
+    """
+
+    queries: Queries
+    targets: NDArray[np.int32]
+    bounds: NDArray[np.int64]
+    session: NDArray[np.int64]
+    slices: Sequence[tuple[str, str, NDArray[np.bool_]]] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+
+def evaluate(
+    models: Sequence[Recommender] | Mapping[str, Recommender],
+    test: Sessions | Dataset,
+    *,
+    k: Sequence[int] = (1, 5, 10, 20),
+    protocol: Protocol = "next",
+    unseen: Literal["miss", "drop"] = "miss",
+    candidates: int | None = None,
+    ties: TieRule = "expected",
+    dataset: str | None = None,
+    paths: Mapping[str, str] | None = None,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Report:
+    """Measure fitted models on test sessions and compare them with each other.
+
+    models: a list, or a mapping that names them;  test: sessions, or a data set whose test part is used;
+    k: list lengths;  protocol: "next" measures the next click (recall, MRR, NDCG), "remaining" also all
+    items still to come (precision, remaining_recall, MAP);  unseen: what a click on an item unknown to every
+    model counts as;  candidates: rank against the N most clicked items only, which overestimates (as Hidasi
+    et al., RecSys 2016, sec. 4 did for one data set);  ties: expected, or the best or worst order of equals;
+    n_resamples, seed: of the bootstrap over sessions.
+    Raises DataError when there is nothing to measure and ConfigError for options that make no sense.
+    """
+    if isinstance(test, Dataset):
+        dataset, test = dataset or test.name, test.test
+    named = _named(models)
+    ks = tuple(sorted(set(k)))
+    if not ks or ks[0] < 1:
+        raise ConfigError(f"k={list(k)}: expected list lengths of at least 1, for example 20")
+    if not named:
+        raise ConfigError("no model to evaluate")
+    translations = {name: _translation(model, test) for name, model in named.items()}
+    events, unseen_pairs = _events(test, list(translations.values()), protocol, unseen)
+    results, samples = [], {}
+    for name, model in named.items():
+        answer = None if progress is None else (lambda done, total, name=name: progress(name, done, total))
+        result, means = _measure(
+            model,
+            _translated(events, translations[name]),
+            ks,
+            protocol,
+            candidates,
+            ties,
+            n_resamples,
+            seed,
+            answer,
+        )
+        results.append(replace(result, name=name, path=(paths or {}).get(name, "")))
+        samples[name] = means
+    p50_p99 = {name: _latency(model, events.queries, translations[name]) for name, model in named.items()}
+    results = [
+        replace(r, latency_p50_ms=p50_p99[r.name][0], latency_p99_ms=p50_p99[r.name][1]) for r in results
+    ]
+    notes = _notes(results, candidates, unseen, unseen_pairs, len(events), ks[-1])
+    return Report(
+        dataset=dataset or "sessions",
+        pairs=len(events),
+        sessions=len(np.unique(events.session)),
+        k=ks,
+        protocol=protocol,
+        unseen=unseen,
+        unseen_pairs=unseen_pairs,
+        candidates=candidates,
+        ties=ties,
+        n_items=max(model.n_items for model in named.values()),
+        models=tuple(results),
+        comparisons=tuple(_compare(results, samples, ks[-1])),
+        notes=notes,
+    )
+
+
+def _named(models: Sequence[Recommender] | Mapping[str, Recommender]) -> dict[str, Recommender]:
+    if isinstance(models, Mapping):
+        return dict(models)
+    named: dict[str, Recommender] = {}
+    for model in models:
+        name = model.name
+        for n in itertools.count(2):
+            if name not in named:
+                break
+            name = f"{model.name} ({n})"
+        named[name] = model
+    return named
+
+
+def _translation(model: Recommender, test: Sessions) -> NDArray[np.int32]:
+    """The model's code of each item code of the test vocabulary, UNKNOWN where it has none."""
+    ours, theirs = model.vocabulary.to_arrays(), test.vocabulary.first(model.n_items).to_arrays()
+    if ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in ours):
+        codes = np.arange(len(test.vocabulary), dtype=np.int32)
+        codes[model.n_items :] = UNKNOWN
+        return codes
+    return model.vocabulary.codes_of(test.vocabulary.ids_of(range(len(test.vocabulary))))
+
+
+def _translated(events: _Events, codes: NDArray[np.int32]) -> _Events:
+    queries = Queries(codes[events.queries.items], events.queries.starts, events.queries.ends)
+    return replace(events, queries=queries, targets=codes[events.targets])
+
+
+def _events(
+    test: Sessions, translations: list[NDArray[np.int32]], protocol: Protocol, unseen: str
+) -> tuple[_Events, int]:
+    """Cut the test sessions into events; also count those whose next click no model knows."""
+    queries, positions = test.pairs()
+    if len(queries) == 0:
+        raise DataError("nothing to evaluate: no test session has two clicks")
+    session = test.session_of[positions]
+    known = np.any([codes != UNKNOWN for codes in translations], axis=0)  # of each item
+    answerable = known[test.items[positions]]
+    slices = _slices(test, queries, positions, known)
+    if protocol == "remaining":
+        targets, bounds = _still_to_come(
+            test.items, positions, test.offsets[session + 1], known, unseen == "drop"
+        )
+    else:
+        targets, bounds = test.items[positions], np.arange(len(positions) + 1)
+    if unseen == "drop":
+        if not answerable.any():
+            raise DataError(
+                "nothing to evaluate: no model knows any of the items clicked in the test sessions"
+            )
+        keep = np.flatnonzero(answerable)
+        lengths = np.diff(bounds)
+        targets = targets[np.repeat(answerable, lengths)]
+        bounds = np.r_[0, np.cumsum(lengths[keep])]
+        slices = [(kind, label, rows[keep]) for kind, label, rows in slices]
+        queries, session = queries[keep], session[keep]
+    return _Events(queries, targets, bounds.astype(np.int64), session, slices), int((~answerable).sum())
+
+
+def _still_to_come(
+    items: NDArray[np.int32],
+    positions: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    known: NDArray[np.bool_],
+    only_known: bool,
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The distinct items from each position to the end of its session, in order of appearance."""
+    rows = []
+    for position, end in zip(positions.tolist(), ends.tolist(), strict=True):
+        rest = items[position:end]
+        _, first = np.unique(rest, return_index=True)
+        rest = rest[np.sort(first)]
+        rows.append(rest[known[rest]] if only_known else rest)
+    return np.concatenate(rows), np.r_[0, np.cumsum([len(row) for row in rows])]
+
+
+def _slices(
+    test: Sessions, queries: Queries, positions: NDArray[np.int64], known: NDArray[np.bool_]
+) -> list[tuple[str, str, NDArray[np.bool_]]]:
+    """Parts by prefix length (Li et al., CIKM 2017, table 5), by target popularity, repeated or new."""
+    length = queries.ends - queries.starts
+    parts: list[tuple[str, str, NDArray[np.bool_]]] = []
+    edges = [1, 2, 3, 4, 5, 6, 11, 21, np.iinfo(np.int64).max]
+    for low, high in itertools.pairwise(edges):
+        label = str(low) if high == low + 1 else f"{low}+" if high == edges[-1] else f"{low}-{high - 1}"
+        parts.append(("prefix length", label, (length >= low) & (length < high)))
+    target = test.items[positions]
+    place = target / max(test.n_items, 1)  # codes run from the most to the least clicked item
+    shares = [(0.0, 0.01, "top 1%"), (0.01, 0.1, "1-10%"), (0.1, 0.5, "10-50%"), (0.5, 1.0, "50-100%")]
+    for at_least, under, label in shares:
+        parts.append(("target popularity", label, (place >= at_least) & (place < under) & known[target]))
+    parts.append(("target popularity", "unseen", ~known[target]))
+    repeated = np.array(
+        [
+            (queries.items[a:b] == t).any()
+            for a, b, t in zip(queries.starts, queries.ends, target, strict=True)
+        ]
+    )
+    parts += [("target", "repeated", repeated), ("target", "new", ~repeated)]
+    return [part for part in parts if part[2].any()]
+
+
+def _measure(
+    model: Recommender,
+    events: _Events,
+    ks: tuple[int, ...],
+    protocol: Protocol,
+    candidates: int | None,
+    rule: TieRule,
+    n_resamples: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[ModelResult, dict[str, NDArray[np.float64]]]:
+    """Let one model answer all events; return its result and its resampled means by metric."""
+    from nextclick.ranking import Targets
+
+    model.rank(events.queries[:2], Targets(events.targets, events.bounds)[:2], ks[-1])  # compiles
+    start = time.perf_counter()
+    ranks = model.rank(
+        events.queries,
+        Targets(events.targets, events.bounds),
+        ks[-1],
+        n_candidates=candidates,
+        progress=progress,
+    )
+    seconds = time.perf_counter() - start
+    first = events.bounds[:-1]
+    better, ties = metrics.settle(ranks.better, ranks.ties, rule)
+    columns: dict[str, NDArray[np.float64]] = {}
+    for k in ks:
+        columns[f"recall@{k}"] = metrics.recall(better[first], ties[first], k)
+        columns[f"mrr@{k}"] = metrics.reciprocal_rank(better[first], ties[first], k)
+        columns[f"ndcg@{k}"] = metrics.ndcg(better[first], ties[first], k)
+        if protocol == "remaining":
+            rest = metrics.remaining(better, ties, events.bounds, k)
+            columns[f"precision@{k}"] = rest.precision
+            columns[f"remaining_recall@{k}"] = rest.recall
+            columns[f"map@{k}"] = rest.average_precision
+    values = np.stack(list(columns.values()), axis=1)
+    means = metrics.resampled_means(values, events.session, n_resamples, seed)
+    low, high = metrics.interval(means)
+    reached = {name: float(value) for name, value in zip(columns, values.mean(axis=0), strict=True)}
+    bounds = {name: (float(a), float(b)) for name, a, b in zip(columns, low, high, strict=True)}
+    k = ks[-1]
+    reached[f"coverage@{k}"] = metrics.coverage(ranks.top, model.n_items)
+    reached[f"gini@{k}"] = metrics.gini(ranks.top, model.n_items)
+    reached[f"popularity@{k}"] = metrics.popularity(ranks.top, model.support)
+    spread = metrics.recall(ranks.better[first], np.zeros_like(first), k) - metrics.recall(
+        ranks.better[first] + ranks.ties[first], np.zeros_like(first), k
+    )
+    reached[f"tie_spread@{k}"] = float(spread.mean())
+    by_kind: dict[str, list[Slice]] = {}
+    for kind, label, rows in events.slices:
+        part = {name: float(column[rows].mean()) for name, column in columns.items()}
+        by_kind.setdefault(kind, []).append(Slice(label, int(rows.sum()), part))
+    result = ModelResult(
+        name="",
+        path="",
+        model=model.name,
+        settings=settings.values_of(model),
+        metrics=reached,
+        intervals=bounds,
+        slices=by_kind,
+        predictions_per_second=len(events) / seconds,
+        latency_p50_ms=0.0,
+        latency_p99_ms=0.0,
+    )
+    return result, dict(zip(columns, means.T, strict=True))
+
+
+def _latency(
+    model: Recommender, queries: Queries, codes: NDArray[np.int32], n: int = 300
+) -> tuple[float, float]:
+    """Milliseconds of one request, p50 and p99, over up to n test prefixes: own ids in, list of 20 out."""
+    chosen = np.linspace(0, len(queries) - 1, min(n, len(queries))).astype(np.int64)
+    prefixes: list[list[ItemId]] = []
+    for i in chosen.tolist():
+        prefix = codes[queries.prefix(i)]
+        prefixes.append(model.vocabulary.ids_of(prefix[prefix != UNKNOWN]))
+    for prefix_ids in prefixes[:5]:
+        model.recommend(prefix_ids, 20)
+    times = []
+    for prefix_ids in prefixes:
+        start = time.perf_counter()
+        model.recommend(prefix_ids, 20)
+        times.append((time.perf_counter() - start) * 1000)
+    p50, p99 = np.percentile(times, [50, 99])
+    return float(p50), float(p99)
+
+
+def _compare(
+    results: list[ModelResult], samples: Mapping[str, Mapping[str, NDArray[np.float64]]], k: int
+) -> list[Comparison]:
+    """Compare every two models in recall and MRR at the largest k, on the same resampled sessions."""
+    compared = []
+    for metric in (f"recall@{k}", f"mrr@{k}"):
+        for first, second in itertools.combinations(results, 2):
+            differences = samples[first.name][metric] - samples[second.name][metric]
+            low, high = metrics.interval(differences)
+            difference = first.metrics[metric] - second.metrics[metric]
+            p = float(metrics.two_sided_p(differences))
+            compared.append(
+                Comparison(first.name, second.name, metric, difference, float(low), float(high), p)
+            )
+    return compared
+
+
+def _notes(
+    results: list[ModelResult], candidates: int | None, unseen: str, unseen_pairs: int, pairs: int, k: int
+) -> tuple[str, ...]:
+    notes = []
+    if candidates is not None:
+        notes.append(
+            f"Ranked against the {candidates} most clicked items only: these figures overestimate, and do "
+            "not compare with a full ranking."
+        )
+    if unseen_pairs:
+        share = f"{unseen_pairs} of {pairs + (unseen_pairs if unseen == 'drop' else 0)} clicks"
+        done = "left out" if unseen == "drop" else "counted as misses"
+        notes.append(f"{share} went to items unknown to every model; they are {done}.")
+    for result in results:
+        spread = result.metrics[f"tie_spread@{k}"]
+        if spread > MANY_TIES:
+            notes.append(
+                f"{result.name}: many ties. recall@{k} would be {spread:.3f} apart between the best and the "
+                "worst order of equally scored items; the figures are the expectation over all orders."
+            )
+    return tuple(notes)

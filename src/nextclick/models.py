@@ -1,0 +1,50 @@
+"""The one table of recommenders by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nextclick import settings
+from nextclick.baselines import Markov, Popularity, SessionPopularity
+from nextclick.errors import ConfigError, nearest
+from nextclick.neighbours.item_knn import ItemKNN
+from nextclick.neighbours.session_knn import SKNN, STAN, VMISKNN, VSKNN
+from nextclick.recommender import Recommender
+
+MODELS: dict[str, type[Recommender]] = {
+    "pop": Popularity,
+    "s-pop": SessionPopularity,
+    "markov": Markov,
+    "item-knn": ItemKNN,
+    "sknn": SKNN,
+    "vs-knn": VSKNN,
+    "vmis-knn": VMISKNN,
+    "stan": STAN,
+}
+
+
+def find(name: str) -> type[Recommender]:
+    """Return the recommender class of a name. Raises ConfigError that lists the names there are."""
+    if name not in MODELS:
+        raise ConfigError(f"no model {name!r}{nearest(name, MODELS)}\n  there are: {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def build(name: str, values: Mapping[str, Any] | None = None) -> Recommender:
+    """Return a new recommender with the given settings; ``preset`` among them chooses published ones.
+
+    Raises ConfigError for an unknown name, setting or preset, a wrong type, or a value out of range.
+    """
+    model = find(name)
+    given = dict(values or {})
+    preset = given.pop("preset", None)
+    if preset is not None:
+        if preset not in model.presets:
+            there_are = ", ".join(model.presets) or "none"
+            raise ConfigError(
+                f"{name} has no preset {preset!r}{nearest(str(preset), model.presets)}\n  it has: {there_are}"
+            )
+        given = {**model.presets[preset], **given}
+    settings.check_names(model, given)
+    return model(**given)

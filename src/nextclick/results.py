@@ -1,0 +1,108 @@
+"""What an evaluation found, as plain values: shown by reports, written as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from nextclick.metrics import TieRule
+
+Protocol = Literal["next", "remaining"]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Metrics of one part of the test events, for example those after three clicks."""
+
+    label: str
+    pairs: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """What one model reached.
+
+    metrics: by name, for example "recall@20";  intervals: (low, high) 95% bounds of the same;  slices:
+    by kind ("prefix length", "target popularity", "target");  settings: the model's own;  latency: seconds
+    of one request at the 50th and 99th percentile, ids in, ids out.
+    """
+
+    name: str
+    path: str
+    model: str
+    settings: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    slices: Mapping[str, Sequence[Slice]]
+    predictions_per_second: float
+    latency_p50_ms: float
+    latency_p99_ms: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The paired difference of two models in one metric: first minus second, 95% interval, p-value."""
+
+    first: str
+    second: str
+    metric: str
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """A comparison of models on one test set, and all that is needed to read it."""
+
+    dataset: str
+    pairs: int
+    sessions: int
+    k: tuple[int, ...]
+    protocol: Protocol
+    unseen: str
+    unseen_pairs: int
+    candidates: int | None
+    ties: TieRule
+    n_items: int
+    models: tuple[ModelResult, ...]
+    comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON-ready values; metrics stand beside the name of their model."""
+        return {
+            "dataset": self.dataset,
+            "pairs": self.pairs,
+            "sessions": self.sessions,
+            "k": list(self.k),
+            "protocol": self.protocol,
+            "unseen": self.unseen,
+            "unseen_pairs": self.unseen_pairs,
+            "candidates": self.candidates,
+            "ties": self.ties,
+            "items": self.n_items,
+            "models": [
+                {
+                    "name": result.name,
+                    "path": result.path,
+                    "model": result.model,
+                    "settings": dict(result.settings),
+                    **result.metrics,
+                    "predictions_per_second": result.predictions_per_second,
+                    "latency_p50_ms": result.latency_p50_ms,
+                    "latency_p99_ms": result.latency_p99_ms,
+                    "intervals": {name: list(bounds) for name, bounds in result.intervals.items()},
+                    "slices": {
+                        kind: [{"label": s.label, "pairs": s.pairs, **s.metrics} for s in slices]
+                        for kind, slices in result.slices.items()
+                    },
+                }
+                for result in self.models
+            ],
+            "comparisons": [vars(comparison) for comparison in self.comparisons],
+            "notes": list(self.notes),
+        }
