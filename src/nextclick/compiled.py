@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _cache_folder() -> Path:
@@ -39,9 +38,10 @@ if "NUMBA_CACHE_DIR" not in os.environ:
 import numba  # noqa: E402 - reads NUMBA_CACHE_DIR when it is imported
 
 
-def compiled(function: F) -> F:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function of plain arrays and numbers; it runs without the interpreter lock."""
-    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    kernel: Callable[..., Any] = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    return kernel
 
 
 def cores() -> int:
