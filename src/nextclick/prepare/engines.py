@@ -1,0 +1,237 @@
+"""The engines that run the steps: what they have in common, and DuckDB."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+
+from nextclick.errors import DataError
+from nextclick.prepare.sources import Dialect, Source, raw_sql, unreadable
+
+
+class Engine(Protocol):
+    """Runs portable SQL over tables and views that it keeps by name."""
+
+    dialect: Dialect
+
+    def scan(self, sources: Sequence[Source]) -> None:
+        """Make ``raw``, the rows of all sources; raises DataError when a file cannot be read."""
+
+    def unreadable_lines(self) -> tuple[int, str | None]:
+        """Return how many lines of text files could not be parsed, and one of them."""
+
+    def table(self, name: str, sql: str) -> None:
+        """Compute ``sql`` once and keep it under a name."""
+
+    def view(self, name: str, sql: str) -> None:
+        """Give ``sql`` a name."""
+
+    def drop(self, *names: str) -> None:
+        """Free what is kept under these names; views stay."""
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Return the rows of a small result."""
+
+    def deliver(self, tables: Sequence[str]) -> DuckDB:
+        """Return a DuckDB that holds these tables, for the last stage, which is the same for all engines."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+class DuckDB:
+    """DuckDB in memory, spilling to ``work``; it can read the sources and ``work`` and nothing else.
+
+    work: an existing folder, removed by the caller.  Ctrl-C stops a running query.
+    """
+
+    dialect = Dialect(
+        quote=lambda name: '"' + name.replace('"', '""') + '"',
+        micros=lambda value, is_text: (
+            f"epoch_us({'TRY_CAST' if is_text else 'CAST'}({value} AS TIMESTAMPTZ))"
+        ),
+        median=lambda value: f"quantile_disc({value}, 0.5)",
+    )
+
+    def __init__(self, work: Path, readable: Sequence[Path] = ()) -> None:
+        self.work = work
+        self.scanned: Sequence[Source] = ()
+        self.tables: set[str] = set()
+        self.connection = duckdb.connect(
+            config={
+                "temp_directory": str(work / "spill"),
+                "threads": _cores(),
+                "memory_limit": f"{_memory() * 6 // 10}B",
+                "preserve_insertion_order": False,
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            }
+        )
+        allowed = ", ".join(_text(str(path)) for path in readable)
+        for setting in (
+            "TimeZone = 'UTC'",
+            "enable_progress_bar = false",
+            f"allowed_paths = [{allowed}]",
+            f"allowed_directories = [{_text(str(work.parent))}]",
+            "enable_external_access = false",
+            "lock_configuration = true",
+        ):
+            self.connection.execute(f"SET {setting}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.connection.close()
+
+    def scan(self, sources: Sequence[Source]) -> None:
+        self.scanned = sources
+        parts = [raw_sql(source, _reader(source), self.dialect) for source in sources]
+        union = " UNION ALL ".join(parts)
+        # Text is parsed once, which also finds the lines that cannot be; Parquet is cheap to read again.
+        if all(source.parquet for source in sources):
+            self.view("raw", union)
+        else:
+            self.table("raw", union)
+
+    def unreadable_lines(self) -> tuple[int, str | None]:
+        if all(source.parquet for source in self.scanned):
+            return 0, None
+        # A quote that is never closed swallows the lines after it: each of them counts.
+        found = self.rows(
+            "SELECT MIN(csv_line), ANY_VALUE(error_message) FROM reject_errors "
+            "GROUP BY scan_id, file_id, line"
+        )
+        lines = sum(1 + (text or "").strip().count("\n") for text, _ in found)
+        example = min(((text or why).strip() for text, why in found), default=None)
+        return lines, example
+
+    def table(self, name: str, sql: str) -> None:
+        self._run(lambda c: c.execute(f"CREATE TEMP TABLE {name} AS {sql}"))
+        self.tables.add(name)
+
+    def view(self, name: str, sql: str) -> None:
+        self._run(lambda c: c.execute(f"CREATE TEMP VIEW {name} AS {sql}"))
+
+    def drop(self, *names: str) -> None:
+        for name in self.tables.intersection(names):
+            self.connection.execute(f"DROP TABLE {name}")
+            self.tables.remove(name)
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        return self._run(lambda c: c.execute(sql).fetchall())
+
+    def columns(self, sql: str) -> dict[str, NDArray[Any]]:
+        """Return the result as one array per column; text comes as objects."""
+        found = self._run(lambda c: c.execute(sql).fetchnumpy())
+        return {name: np.ma.getdata(values) for name, values in found.items()}
+
+    def write_parquet(self, sql: str, path: Path, **arrays: NDArray[Any]) -> None:
+        """Write a result as Parquet; ``arrays``, all of one length, can be read as the table ``given``."""
+
+        def write(connection: duckdb.DuckDBPyConnection) -> None:
+            if arrays:
+                connection.register("given", arrays)
+            connection.execute(f"COPY ({sql}) TO {_text(str(path))} (FORMAT parquet)")
+            if arrays:
+                connection.unregister("given")
+
+        self._run(write)
+
+    def deliver(self, tables: Sequence[str]) -> DuckDB:
+        return self
+
+    def _run(self, work: Callable[[duckdb.DuckDBPyConnection], Any]) -> Any:
+        """Run in a thread, because DuckDB itself does not hear Ctrl-C while a query runs."""
+        outcome: list[Any] = []
+        failure: list[BaseException] = []
+
+        def target() -> None:
+            try:
+                outcome.append(work(self.connection))
+            except BaseException as error:
+                failure.append(error)
+
+        thread = threading.Thread(target=target, daemon=True)
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(0.2)
+        except BaseException:
+            while thread.is_alive():
+                self.connection.interrupt()
+                thread.join(0.1)
+            raise
+        if failure:
+            raise _explained(failure[0], self.scanned, self.work) from failure[0]
+        return outcome[0]
+
+
+def export(engine: DuckDB, tables: dict[str, Path]) -> None:
+    """Give Parquet folders written by another engine the names that the last stage reads."""
+    for name, folder in tables.items():
+        engine.view(name, f"SELECT * FROM read_parquet({_text(str(folder / '*.parquet'))})")
+
+
+def _explained(error: BaseException, sources: Sequence[Source], work: Path) -> BaseException:
+    """Return what to raise for an error of DuckDB: about the disk, the memory or the files."""
+    text = str(error)
+    if "No space left on device" in text or "ENOSPC" in text:
+        return OSError(errno.ENOSPC, "No space left on device")
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return DataError(f"not enough memory or room for temporary files: {text.splitlines()[0]}")
+    if isinstance(error, duckdb.InvalidInputException) and "state machine" in text:
+        return DataError(
+            f"{sources[0].files[0]}: a line ends in another way than the others (CR LF against LF), or a "
+            "quote is out of place; make the line ends the same, e.g. with sed -i 's/\\r$//'"
+        )
+    if str(work.parent) in text:
+        return error
+    if isinstance(error, duckdb.IOException | duckdb.InvalidInputException | duckdb.ConversionException):
+        files = [file for source in sources for file in source.files]
+        named = next((file for file in files if str(file) in text), files[0] if files else Path("the log"))
+        return unreadable(named, error)
+    return error
+
+
+def _reader(source: Source) -> str:
+    """Return the table function that reads the files, every value of text files as it is written."""
+    files = ", ".join(_text(str(file)) for file in source.files)
+    if source.parquet:
+        return f"read_parquet([{files}])"
+    columns = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in source.kinds)
+    return (
+        f"read_csv([{files}], auto_detect=false, columns={{{columns}}}, header={source.has_header}, "
+        f"delim={_text(source.delimiter)}, quote='\"', escape='\"', comment='', strict_mode=true, "
+        f"compression='{'gzip' if source.zipped else 'none'}', max_line_size=16777216, "
+        "store_rejects=true, rejects_limit=0)"
+    )
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _memory() -> int:
+    """Return the memory of the machine in bytes, less where a control group allows less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 4 << 30
+    try:
+        allowed = Path("/sys/fs/cgroup/memory.max").read_text("ascii").strip()
+    except OSError:
+        return total
+    return min(total, int(allowed)) if allowed.isdigit() else total

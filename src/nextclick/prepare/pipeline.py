@@ -1,0 +1,137 @@
+"""The preparation from end to end: read, clean, filter, split, code, write."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nextclick import __version__
+from nextclick.errors import ConfigError, nearest
+from nextclick.files import new_directory, write_json
+from nextclick.prepare.cleaning import Progress, Record, Run
+from nextclick.prepare.engines import DuckDB, Engine
+from nextclick.prepare.layouts import ROLES
+from nextclick.prepare.options import PrepareOptions
+from nextclick.prepare.sources import Source, find_source
+from nextclick.prepare.splitting import pieces
+from nextclick.prepare.writing import Delivered, write_dataset
+from nextclick.sessions import FORMAT, FORMAT_VERSION, Dataset
+
+Paths = str | Path | Sequence[str | Path]
+_TIES = 0.05
+
+
+def prepare(
+    source: Paths | None = None,
+    *,
+    out: str | Path,
+    train: Paths | None = None,
+    test: Paths | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Dataset:
+    """Turn a raw click log into a prepared data set on disk, and open it.
+
+    source: files, folders or patterns of CSV, TSV or Parquet, gzip too; or ``train`` and ``test`` for
+    logs that are split already.  out: the new folder.  progress: called with the name of each step as
+    it begins.  options: the fields of ``PrepareOptions``.
+
+    The steps: read; drop unusable rows, then exact duplicates; cut sessions at pauses where only users
+    are known; keep the events asked for and one of repeated clicks; drop sessions that are too short or
+    too long, then rare items, then sessions that became too short; split; unseen; recent. Sessions are
+    ordered by (time of last click, id), clicks inside by (time, order, item id, event), so the result is
+    the same on every engine and every run. With ``slices`` the first of the data sets is returned, the
+    others are ``out/slice-2`` and so on.
+
+    Raises DataError for logs that cannot be used, ConfigError for options, MissingExtraError for Spark.
+    Sources: the usual filters and the recent part, Li et al., CIKM 2017, sec. 4.1; slices, Twardowski
+    et al., "Metric learning for session-based recommendations", 2021, sec. 5.
+    """
+    ready = train is not None or test is not None
+    if ready and (train is None or test is None):
+        raise ConfigError("--train and --test belong together: give both, or one log without them")
+    if ready == (source is not None):
+        raise ConfigError("give one log as SOURCE, or a ready split with --train and --test")
+    if "events" in options and options["events"] is not None:
+        options["events"] = tuple(options["events"])
+    known = PrepareOptions.__dataclass_fields__
+    for name in options:
+        if name not in known or name == "ready":
+            raise ConfigError(f"prepare has no option {name!r}{nearest(name, known)}")
+    chosen = PrepareOptions(**options, ready=ready)
+    out = Path(out)
+    with new_directory(out, overwrite=overwrite) as aside:
+        given = {role: getattr(chosen, role) for role in ROLES}
+        logs = [(source, 0)] if source is not None else [(train, 0), (test, 1)]
+        sources = [find_source(paths, given, part) for paths, part in logs if paths is not None]
+        work = aside / ".work"
+        work.mkdir()
+        with _engine(chosen, work, sources) as engine:
+            run = Run(engine, sources, chosen, progress or (lambda _: None))
+            run.read()
+            run.cut_sessions()
+            run.choose_clicks()
+            run.filter()
+            for folder, record, made in pieces(run):
+                finished = engine.deliver([made.sessions, made.items, made.clicks])
+                info = write_dataset(finished, made, aside / folder)
+                name = f"{out.name}/{folder}" if folder else out.name
+                write_json(aside / folder / "prepare.json", _described(run, name, record, made, info))
+        shutil.rmtree(work)
+    return Dataset.load(out / "slice-1" if chosen.slices else out)
+
+
+def _engine(options: PrepareOptions, work: Path, sources: Sequence[Source]) -> Engine:
+    if options.engine == "spark":
+        from nextclick.prepare.spark import Spark
+
+        return Spark(work)
+    return DuckDB(work, [file for source in sources for file in source.files])
+
+
+def _described(run: Run, name: str, record: Record, made: Delivered, info: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of ``prepare.json``; without time of day, so that equal runs give equal files."""
+    splits = info["splits"]
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "package_version": __version__,
+        "name": name,
+        "sources": [
+            {"file": file.as_posix(), "bytes": file.stat().st_size, "part": part}
+            for source, part in zip(
+                run.sources, ("train", "test") if run.options.ready else ("log",), strict=True
+            )
+            for file in source.files
+        ],
+        "layout": run.sources[0].columns.layout,
+        "columns": run.sources[0].columns.of_role(),
+        "time_unit": run.unit,
+        "clock": run.clock,
+        "options": run.options.to_json(),
+        "steps": record.steps,
+        "bad_rows": run.bad,
+        "warnings": _warnings(run, info.pop("tied"), splits),
+        **info,
+    }
+
+
+def _warnings(run: Run, tied: float, splits: dict[str, Any]) -> list[str]:
+    """Return what is suspicious about the data, in whole sentences."""
+    found = []
+    if tied > _TIES and run.sources[0].columns.order is None:
+        found.append(
+            f"{tied:.1%} of the clicks share session and time with another one and there is no order "
+            "column, so the order of these clicks is not known (they stand in the order of their item ids): results of "
+            "models that use the order mean nothing. Name the column that orders them with --order"
+        )
+    latest, first = splits["train"]["last_time"], splits["test"]["first_time"]
+    if run.options.ready and first < latest:
+        found.append(
+            f"the test part starts ({first}) before the training part ends ({latest}): models may be "
+            "fitted on clicks that are later than those they are tested on"
+        )
+    return found
