@@ -1,3 +1,59 @@
-"""Session-based recommendation: from a raw click log to a recommender that answers."""
+"""Session-based recommendation: from a raw click log to a recommender that answers.
+
+data = nextclick.prepare("clicks.csv", out="data")
+model = nextclick.VSKNN(k=500).fit(data.train)
+report = nextclick.evaluate([model], data.test)
+model.recommend(["a", "b"], k=10)
+"""
 
 __version__ = "0.1.0"
+
+from nextclick.artifact import load
+from nextclick.baselines import Markov, Popularity, SessionPopularity
+from nextclick.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    MissingExtraError,
+    NextclickError,
+    NotFittedError,
+)
+from nextclick.evaluation import evaluate
+from nextclick.models import MODELS, build
+from nextclick.neighbours.item_knn import ItemKNN
+from nextclick.neighbours.session_knn import SKNN, STAN, VMISKNN, VSKNN
+from nextclick.prepare import prepare
+from nextclick.recommender import Recommendation, Recommendations, Recommender
+from nextclick.results import Report
+from nextclick.sessions import Dataset, Queries, Sessions, Vocabulary
+
+__all__ = [
+    "MODELS",
+    "SKNN",
+    "STAN",
+    "VMISKNN",
+    "VSKNN",
+    "ArtifactError",
+    "ConfigError",
+    "DataError",
+    "Dataset",
+    "ItemKNN",
+    "Markov",
+    "MissingExtraError",
+    "NextclickError",
+    "NotFittedError",
+    "Popularity",
+    "Queries",
+    "Recommendation",
+    "Recommendations",
+    "Recommender",
+    "Report",
+    "SessionPopularity",
+    "Sessions",
+    "Vocabulary",
+    "__version__",
+    "build",
+    "evaluate",
+    "load",
+    "prepare",
+]

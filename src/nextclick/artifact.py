@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import nextclick
+from nextclick import __version__
 from nextclick import settings
 from nextclick.errors import ArtifactError, ConfigError
 from nextclick.files import new_directory, new_file, sha256, write_json
@@ -42,7 +42,7 @@ def save(
         manifest = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
-            "package_version": nextclick.__version__,
+            "package_version": __version__,
             "model": model.name,
             "settings": settings.values_of(model),
             "n_items": model.n_items,

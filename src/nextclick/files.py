@@ -83,6 +83,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def directory_size(path: Path) -> int:
+    """Return the bytes of all files in a directory."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
 @contextlib.contextmanager
 def _room(target: Path) -> Iterator[None]:
     """Turn the operating system's refusals into an error that names the target and the remedy."""

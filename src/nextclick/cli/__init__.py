@@ -1,0 +1,64 @@
+"""The command line: one file per command, loaded only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from nextclick import __version__
+from nextclick.errors import NextclickError
+
+COMMANDS: Mapping[str, str] = {
+    "demo": "Make a small shop, compare recommenders on it, write a report. Needs no data.",
+    "prepare": "Turn a raw click log into sessions, split by time.",
+    "models": "List the recommenders and their settings.",
+    "fit": "Fit a recommender on prepared data and save it.",
+    "evaluate": "Measure saved recommenders on the test sessions, against each other.",
+    "recommend": "Answer sessions with the items likely to be clicked next.",
+}
+"""Each command in the order of a first visit; command X is ``nextclick.cli.X.X``."""
+
+
+class _Lazy(click.Group):
+    """A group that imports a command when it is needed, so that ``--help`` answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"nextclick.cli.{name}"), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except NextclickError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="nextclick")
+def main() -> None:
+    """Session-based recommendation: from a raw click log to a recommender that answers.
+
+    \b
+    Without data:   nextclick demo
+    With a log:     nextclick prepare clicks.csv --out data
+                    nextclick fit data vs-knn --out models/vs-knn
+                    nextclick evaluate data models/vs-knn --html report.html
+                    nextclick recommend models/vs-knn ITEM ITEM
+    """
+    # The user's own ids may hold anything; a terminal that cannot show a character gets an escape.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

@@ -1,0 +1,138 @@
+"""``nextclick evaluate``"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+from rich.console import Console
+
+from nextclick import artifact
+from nextclick.cli.console import messages, print_json, progress_bar
+from nextclick.errors import ConfigError
+from nextclick.files import write_json
+from nextclick.results import Report
+from nextclick.sessions import Dataset
+
+
+class _Lengths(click.ParamType[tuple[int, ...]]):
+    name = "K,K,..."
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            lengths = tuple(int(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r}: write list lengths like 1,5,20", param, ctx)
+        if min(lengths) < 1:
+            self.fail(f"{value!r}: list lengths start at 1", param, ctx)
+        return lengths
+
+
+class _Candidates(click.ParamType[int | None]):
+    name = "all|top:N"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int | None:
+        if value is None or isinstance(value, int) or value == "all":
+            return None if value == "all" else value
+        kind, _, number = value.partition(":")
+        if kind != "top" or not number.isdigit() or int(number) < 1:
+            self.fail(f"{value!r}: write all, or top:50000 for the 50,000 most clicked items", param, ctx)
+        return int(number)
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("model_dirs", nargs=-1, required=True, metavar="DIR...", type=click.Path(path_type=Path))
+@click.option("--k", "ks", type=_Lengths(), default="1,5,10,20", show_default=True, help="List lengths.")
+@click.option("--protocol", type=click.Choice(["next", "remaining"]), default="next", show_default=True, help="Measure the next click only, or also all items still to come.")  # noqa: E501
+@click.option("--unseen", type=click.Choice(["miss", "drop"]), default="miss", show_default=True, help="Clicks on items unknown to every model: count as misses, or leave out.")  # noqa: E501
+@click.option("--candidates", type=_Candidates(), default="all", show_default=True, help="Rank against all items, or the N most clicked (overestimates).")  # noqa: E501
+@click.option("--ties", type=click.Choice(["expected", "optimistic", "pessimistic"]), default="expected", show_default=True, help="How equal scores count.")  # noqa: E501
+@click.option("--part", type=click.Choice(["test", "validation"]), default="test", show_default=True, help="Which sessions to measure on; choose settings on validation.")  # noqa: E501
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, allow_dash=True), help="Write the figures as JSON (- for stdout).")  # noqa: E501
+@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write the report as one HTML page.")
+def evaluate(
+    data: Path,
+    model_dirs: tuple[Path, ...],
+    ks: tuple[int, ...],
+    protocol: Literal["next", "remaining"],
+    unseen: Literal["miss", "drop"],
+    candidates: int | None,
+    ties: Literal["expected", "optimistic", "pessimistic"],
+    part: str,
+    seed: int,
+    json_file: Path | None,
+    html_file: Path | None,
+) -> None:
+    """Measure the models in DIR... on the test sessions of DATA, against each other.
+
+    Every click of every test session but the first is to be predicted from the clicks before it, ranking
+    all items. Intervals and p-values come from resampling whole sessions.
+
+    \b
+    Example:
+      nextclick evaluate data models/* --html report.html
+      nextclick evaluate data models/vs-knn --k 20 --json -
+    """
+    from nextclick import evaluation
+
+    dataset = Dataset.load(data)
+    names = _names(model_dirs)
+    models, notes = {}, []
+    for name, path in names.items():
+        origin = artifact.read_manifest(path).get("data", {})
+        if origin.get("fingerprint") != dataset.fingerprint:
+            notes.append(f"{name} was fitted on other data than {dataset.name}; make sure it did not hold the test sessions.")
+        elif part == "validation" and origin.get("part") == "full":
+            raise ConfigError(f"{path} was fitted with --full and has seen the validation sessions: fit it without")
+        models[name] = artifact.load(path)
+    with progress_bar() as bar:
+        tasks = {name: bar.add_task(name, total=None) for name in models}
+        report = evaluation.evaluate(
+            models, dataset.test if part == "test" else dataset.validation,
+            dataset=dataset.name, paths={name: str(path) for name, path in names.items()},
+            k=ks, protocol=protocol, unseen=unseen, candidates=candidates, ties=ties, seed=seed,
+            progress=lambda name, done, total: bar.update(tasks[name], completed=done, total=total),
+        )  # fmt: skip
+    report = dataclasses.replace(report, notes=(*report.notes, *notes))
+    if part == "test":
+        _record(report, names)
+    if json_file is not None and str(json_file) != "-":
+        write_json(json_file, report.to_json())
+    if html_file is not None:
+        from nextclick.report import write_html
+
+        write_html(report, html_file, dataset)
+        messages.print(f"report: {html_file}", soft_wrap=True)
+    if str(json_file) == "-":
+        print_json(report.to_json())
+    else:
+        from nextclick.report import print_report
+
+        print_report(report, Console(highlight=False))
+
+
+def _names(paths: Sequence[Path]) -> dict[str, Path]:
+    """Name each model by its directory, with as many parents as tell them apart."""
+    for depth in range(1, max(len(path.resolve().parts) for path in paths) + 1):
+        names = ["/".join(path.resolve().parts[-depth:]) for path in paths]
+        if len(set(names)) == len(paths):
+            return dict(zip(names, paths, strict=True))
+    raise ConfigError("the same model directory is given twice")
+
+
+def _record(report: Report, names: dict[str, Path]) -> None:
+    """Keep the figures beside each model; a model that cannot be written to stays as it is."""
+    for result in report.models:
+        figures = {"dataset": report.dataset, "pairs": report.pairs, "protocol": report.protocol,
+                   "unseen": report.unseen, "candidates": report.candidates, **result.metrics}  # fmt: skip
+        try:
+            artifact.record(names[result.name], metrics=figures)
+        except Exception as error:
+            messages.print(f"{result.name}: its figures could not be kept beside it ({error})", soft_wrap=True)

@@ -1,0 +1,53 @@
+"""``nextclick fit``"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from nextclick import settings
+from nextclick.cli.console import messages, print_json
+from nextclick.files import directory_size
+from nextclick.models import build, find
+from nextclick.sessions import Dataset
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("model")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory of the saved model.")
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeat for more. preset=NAME takes published ones.")  # noqa: E501
+@click.option("--full", is_flag=True, help="Fit on training and validation together, once settings are chosen.")
+@click.option("--overwrite", is_flag=True, help="Replace the model if it exists.")
+def fit(data: Path, model: str, out: Path, assignments: tuple[str, ...], full: bool, overwrite: bool) -> None:
+    """Fit MODEL on the training part of DATA and save it as a directory.
+
+    DATA is what "nextclick prepare" wrote; "nextclick models" lists the models and their settings.
+
+    \b
+    Example:
+      nextclick fit data vs-knn --out models/vs-knn
+      nextclick fit data item-knn --out models/i2i --set preset=i2i-cf
+    """
+    recommender = build(model, settings.parse(find(model), assignments))
+    dataset = Dataset.load(data)
+    sessions = dataset.full if full else dataset.train
+    start = time.perf_counter()
+    with messages.status(f"fitting {model} on {len(sessions):,} sessions, {len(sessions.items):,} clicks"):
+        recommender.fit(sessions)
+    seconds = time.perf_counter() - start
+    recommender.save(
+        out,
+        overwrite=overwrite,
+        data={"name": dataset.name, "fingerprint": dataset.fingerprint, "part": "full" if full else "train"},
+    )
+    messages.print(
+        f"fitted {model} on {len(sessions):,} sessions in {seconds:.1f} s\n"
+        f"next: nextclick evaluate {data} {out}    or: nextclick recommend {out} ITEM ...", soft_wrap=True
+    )
+    print_json({
+        "model": model, "path": str(out), "settings": settings.values_of(recommender), "seconds": round(seconds, 3),
+        "bytes": directory_size(out), **recommender.facts,
+    })  # fmt: skip
