@@ -26,7 +26,10 @@ def ready(name: str, work: Path, validation: str = "0") -> Dataset:
             if not (LOGS / name / f"{part}.parquet").exists():
                 sys.exit(f"{LOGS / name}: no {part}.parquet; set NEXTCLICK_DATA to the folder of the logs")
         nextclick.prepare(
-            train=LOGS / name / "train.parquet", test=LOGS / name / "test.parquet", out=out, validation=validation
+            train=LOGS / name / "train.parquet",
+            test=LOGS / name / "test.parquet",
+            out=out,
+            validation=validation,
         )
     return Dataset.load(out)
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from data import ready, write
-
 from nextclick import Dataset, build, metrics
 from nextclick.ranking import Targets
 

@@ -40,11 +40,6 @@ def build(name: str, values: Mapping[str, Any] | None = None) -> Recommender:
     given = dict(values or {})
     preset = given.pop("preset", None)
     if preset is not None:
-        if preset not in model.presets:
-            there_are = ", ".join(model.presets) or "none"
-            raise ConfigError(
-                f"{name} has no preset {preset!r}{nearest(str(preset), model.presets)}\n  it has: {there_are}"
-            )
-        given = {**model.presets[preset], **given}
+        return model.preset(str(preset), **given)
     settings.check_names(model, given)
     return model(**given)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextclick import settings
-from nextclick.errors import ArtifactError, ConfigError, DataError, NotFittedError
+from nextclick.errors import ArtifactError, ConfigError, DataError, NotFittedError, nearest
 from nextclick.sessions import UNKNOWN, ItemId, Queries, Sessions, Vocabulary
 
 if TYPE_CHECKING:
@@ -84,6 +84,20 @@ class Recommender(ABC):
     def __post_init__(self) -> None:
         settings.check(self)
         self.facts = {}
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Self:
+        """Return a new recommender with published settings, some of them changed.
+
+        Raises ConfigError when there is no preset of that name, or for settings as the constructor does.
+        """
+        if name not in cls.presets:
+            there_are = ", ".join(cls.presets) or "none"
+            raise ConfigError(
+                f"{cls.name} has no preset {name!r}{nearest(name, cls.presets)}\n  it has: {there_are}"
+            )
+        settings.check_names(cls, changes)
+        return cls(**{**cls.presets[name], **changes})
 
     # -- what a recommender implements
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from nextclick.neighbours.item_table import ItemTable, ItemToItem
+from nextclick.neighbours.item_table import Decay, ItemTable, ItemToItem
 from nextclick.sessions import Sessions
 from nextclick.settings import about
 
@@ -33,6 +34,17 @@ class ItemKNN(ItemToItem):
     summary: ClassVar[str] = "items that share many sessions with the last one (item-to-item filtering)"
     source: ClassVar[str] = "Li et al. 2017 (NARM), sec. 4.2; I2I-CF of the RRCRE paper, sec. 5.1"
 
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "narm": {"formula": "narm", "regularisation": 20.0, "counts": "clicks", "last_clicks": 1},
+        "i2i-cf": {"formula": "cosine", "asymmetry": 0.8, "counts": "sessions", "last_clicks": 1},
+    }
+
+    last_clicks: int = field(
+        default=5, metadata=about("how many of the last clicks are looked up; 1: the last one only", low=1)
+    )
+    decay: Decay = field(
+        default="div", metadata=about("weight of the click n steps back, n from 1: 1, 1/n or 1/n^2")
+    )
     formula: Literal["narm", "cosine"] = field(
         default="cosine", metadata=about("narm: regularised; cosine: asymmetric cosine (I2I-CF)")
     )

@@ -14,6 +14,8 @@ from nextclick.recommender import Votes, VotingRecommender, check_rows
 from nextclick.sessions import Queries, Sessions
 from nextclick.settings import about
 
+Decay = Literal["same", "div", "quadratic"]
+
 
 @dataclass(frozen=True, eq=False)
 class ItemTable:
@@ -46,9 +48,8 @@ class ItemToItem(VotingRecommender):
     last_clicks: int = field(
         default=1, metadata=about("how many of the last clicks are looked up; 1: the last one only", low=1)
     )
-    decay: Literal["same", "div", "quadratic"] = field(
-        default="quadratic",
-        metadata=about("weight of the click n steps back, n from 1: 1, 1/n or 1/n^2 (if last_clicks > 1)"),
+    decay: Decay = field(
+        default="div", metadata=about("weight of the click n steps back, n from 1: 1, 1/n or 1/n^2")
     )
 
     @abstractmethod

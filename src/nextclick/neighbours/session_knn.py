@@ -143,6 +143,9 @@ class SKNN(SessionKNN):
     name: ClassVar[str] = "sknn"
     summary: ClassVar[str] = "sessions that share items with the current one vote (sets of items)"
     source: ClassVar[str] = "Jannach & Ludewig, RecSys 2017"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {"k": 100, "sample_size": 500, "similarity": "cosine", "last_clicks": None},
+    }
 
     sample_size: int = field(
         default=500, metadata=about("most recent sessions sharing an item that are compared", low=1)
@@ -166,12 +169,18 @@ class VSKNN(SessionKNN):
     number of distinct items in the prefix; its vote is scaled by how far back the latest shared item lies
     and, with ``idf``, by 1 + idf * ln(sessions / clicks of the item).
     Source: Ludewig & Jannach, User Modeling and User-Adapted Interaction 28, 2018.
-    Differs: the linear weights stop at 0, where research code lets them turn negative.
+    Differs: the linear weights and the logarithm stop at 0, where research code lets them turn negative.
     """
 
     name: ClassVar[str] = "vs-knn"
     summary: ClassVar[str] = "sessions like the current one vote, its last clicks weighing most"
     source: ClassVar[str] = "Ludewig & Jannach 2018 (V-SKNN)"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {
+            "k": 500, "sample_size": 5000, "weighting": "quadratic", "score_weighting": "div", "idf": 1.0,
+            "last_clicks": None,
+        },
+    }  # fmt: skip
 
     k: int = field(default=500, metadata=about("neighbouring sessions that vote", low=1))
     sample_size: int = field(
@@ -206,7 +215,7 @@ class VSKNN(SessionKNN):
         return codes[self.weighting], 1.0, kernels.VECTOR, codes[self.score_weighting], 0.0
 
     def _idf(self, sessions: Sessions) -> NDArray[np.float64]:
-        return np.log(len(sessions) / np.maximum(sessions.support(), 1))
+        return np.asarray(np.log(np.maximum(len(sessions) / np.maximum(sessions.support(), 1), 1.0)))
 
     def _item_factors(self, sessions: Sessions) -> NDArray[np.float64]:
         return np.asarray(1.0 + self.idf * self._idf(sessions))
@@ -254,6 +263,12 @@ class STAN(SessionKNN):
     name: ClassVar[str] = "stan"
     summary: ClassVar[str] = "session neighbours with decays over position, age and distance"
     source: ClassVar[str] = "Garg et al., SIGIR 2019"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {
+            "k": 500, "sample_size": 5000, "lambda_spw": 1.02, "lambda_snh": 5.0, "lambda_snh_sessions": None,
+            "lambda_inh": 2.05, "last_clicks": None,
+        },
+    }  # fmt: skip
 
     k: int = field(default=500, metadata=about("neighbouring sessions that vote", low=1))
     sample_size: int = field(
