@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -51,7 +51,8 @@ class Engine(Protocol):
 class DuckDB:
     """DuckDB in memory, spilling to ``work``; it can read the sources and ``work`` and nothing else.
 
-    work: an existing folder, removed by the caller.  Ctrl-C stops a running query.
+    work: an existing folder, removed by the caller;  memory: bytes to work in, before it spills; 60% of
+    the machine's if not given.  Ctrl-C stops a running query.
     """
 
     dialect = Dialect(
@@ -62,7 +63,7 @@ class DuckDB:
         median=lambda value: f"quantile_disc({value}, 0.5)",
     )
 
-    def __init__(self, work: Path, readable: Sequence[Path] = ()) -> None:
+    def __init__(self, work: Path, readable: Sequence[Path] = (), memory: int | None = None) -> None:
         self.work = work
         self.scanned: Sequence[Source] = ()
         self.tables: set[str] = set()
@@ -70,7 +71,7 @@ class DuckDB:
             config={
                 "temp_directory": str(work / "spill"),
                 "threads": _cores(),
-                "memory_limit": f"{_memory() * 6 // 10}B",
+                "memory_limit": f"{memory or _memory() * 6 // 10}B",
                 "preserve_insertion_order": False,
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
@@ -129,6 +130,12 @@ class DuckDB:
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         return self._run(lambda c: c.execute(sql).fetchall())
+
+    def stream(self, sql: str, size: int = 50_000) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a result, ``size`` of them in memory at a time."""
+        cursor = self._run(lambda c: c.execute(sql))
+        while some := cursor.fetchmany(size):
+            yield from some
 
     def columns(self, sql: str) -> dict[str, NDArray[Any]]:
         """Return the result as one array per column; text comes as objects."""

@@ -125,8 +125,9 @@ def _warnings(run: Run, tied: float, splits: dict[str, Any]) -> list[str]:
     if tied > _TIES and run.sources[0].columns.order is None:
         found.append(
             f"{tied:.1%} of the clicks share session and time with another one and there is no order "
-            "column, so the order of these clicks is not known (they stand in the order of their item ids): results of "
-            "models that use the order mean nothing. Name the column that orders them with --order"
+            "column, so the order of these clicks is not known (they stand in the order of their item "
+            "ids): results of models that use the order mean nothing. Name the column that "
+            "orders them with --order"
         )
     latest, first = splits["train"]["last_time"], splits["test"]["first_time"]
     if run.options.ready and first < latest:

@@ -50,6 +50,9 @@ class Spark:
             "spark.sql.csv.parser.columnPruning.enabled": "false",
         }.items():
             self.session.conf.set(name, value)
+        if self.own:
+            # A session of one machine gains nothing from the 200 partitions that are Spark's default.
+            self.session.conf.set("spark.sql.shuffle.partitions", str(2 * (os.cpu_count() or 1)))
         self.delivered: list[DuckDB] = []
 
     def __enter__(self) -> Self:
@@ -97,8 +100,8 @@ class Spark:
         for source in self.scanned:
             if not source.parquet:
                 found = self.rows(
-                    f"SELECT SUM(1 + LENGTH({_BROKEN}) - LENGTH(REPLACE({_BROKEN}, '\\n', ''))), MIN({_BROKEN}) "
-                    f"FROM source_{source.part} WHERE {_BROKEN} IS NOT NULL"
+                    f"SELECT SUM(1 + LENGTH({_BROKEN}) - LENGTH(REPLACE({_BROKEN}, '\\n', ''))), "
+                    f"MIN({_BROKEN}) FROM source_{source.part} WHERE {_BROKEN} IS NOT NULL"
                 )
                 count, example = count + (found[0][0] or 0), example or found[0][1]
         return count, example
@@ -134,7 +137,7 @@ class Spark:
 
     def _run(self, work: Callable[..., Any]) -> Any:
         """Run, turning Spark's errors about files into ours; Ctrl-C cancels the running job."""
-        from py4j.protocol import Py4JError
+        from py4j.protocol import Py4JError  # type: ignore[import-untyped]
         from pyspark.errors import PySparkException
 
         try:
@@ -161,7 +164,7 @@ def _start(builder: Any, work: Path) -> Any:
             "JAVA_HOME if it is not on the PATH, or use --engine duckdb"
         )
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    cores = os.cpu_count() or 1
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     return (
         builder.builder.master("local[*]")
         .appName("nextclick")
@@ -172,7 +175,6 @@ def _start(builder: Any, work: Path) -> Any:
         .config("spark.driver.memory", "4g")
         .config("spark.local.dir", str(work / "spark"))
         .config("spark.sql.warehouse.dir", str(work / "warehouse"))
-        .config("spark.sql.shuffle.partitions", str(2 * cores))
         .config("spark.log.level", "ERROR")
         .getOrCreate()
     )

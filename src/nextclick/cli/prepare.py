@@ -1,0 +1,115 @@
+"""``nextclick prepare``"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from nextclick import prepare as prepare_log
+from nextclick.cli.console import messages, print_json
+from nextclick.prepare.options import TIME_UNITS
+from nextclick.sessions import Dataset
+
+
+@click.command()
+@click.argument("source", nargs=-1)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory of the prepared data.")
+@click.option("--train", multiple=True, metavar="FILE", help="Training part of a log that is split already.")
+@click.option("--test", multiple=True, metavar="FILE", help="Test part of a log that is split already.")
+@click.option("--session", metavar="COLUMN", help="Column of session ids.")
+@click.option("--item", metavar="COLUMN", help="Column of item ids.")
+@click.option("--time", "time_", metavar="COLUMN", help="Column of times, or three: year,month,day.")
+@click.option("--event", metavar="COLUMN", help="Column of kinds of event, such as view and purchase.")
+@click.option("--user", metavar="COLUMN", help="Column of user ids, to cut into sessions at pauses (--gap).")
+@click.option("--order", metavar="COLUMN", help="Column that orders the clicks of a session at one time.")
+@click.option("--gap", default="30m", show_default=True, help="A longer pause starts a new session.")
+@click.option("--time-unit", default="auto", show_default=True, type=click.Choice(TIME_UNITS), help="Of numeric times; ordinal: they only count up.")  # noqa: E501
+@click.option("--events", metavar="NAME,...", help="Keep these kinds of event only.")
+@click.option("--min-length", default=2, show_default=True, help="Drop sessions with fewer clicks.")
+@click.option("--max-length", type=int, help="Drop sessions with more clicks; 0: no limit.  [default: 200; 0 with --train]")  # noqa: E501
+@click.option("--min-support", type=int, help="Drop items with fewer clicks.  [default: 5; 1 with --train]")
+@click.option("--collapse-repeats", is_flag=True, help="Count clicks in a row on one item once.")
+@click.option("--recent", metavar="SHARE", help="Train on the latest sessions with this share of pairs.")
+@click.option("--holdout", metavar="PART", help="Test part at the end: 7d, or a share.  [default: 0.1]")
+@click.option("--validation", metavar="PART", help="Part before it to choose settings on: 7d, 0.1, or 0 for none.  [default: 0.1; 0 with --train]")  # noqa: E501
+@click.option("--slices", type=int, metavar="K", help="Cut the log into K data sets, one after the other.")
+@click.option("--unseen", default="keep", show_default=True, type=click.Choice(["keep", "drop"]), help="Later clicks on items that training has not seen.")  # noqa: E501
+@click.option("--max-bad", default="1%", show_default=True, help="Share of unusable rows to accept.")
+@click.option("--engine", default="duckdb", show_default=True, type=click.Choice(["duckdb", "spark"]), help="What runs the steps; the result is the same.")  # noqa: E501
+@click.option("--overwrite", is_flag=True, help="Replace the data if they exist.")
+def prepare(
+    source: tuple[str, ...],
+    out: Path,
+    train: tuple[str, ...],
+    test: tuple[str, ...],
+    time_: str | None,
+    events: str | None,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Turn a raw click log into sessions, split by time into train, validation and test.
+
+    SOURCE is CSV (commas, semicolons, tabs), Parquet, or either gzipped: files, folders or patterns. The
+    columns of well-known logs are recognised, others are named with --session (or --user), --item, --time.
+
+    \b
+    Example:
+      nextclick prepare clicks.csv --out data
+      nextclick prepare events.csv --user visitorid --events view --holdout 7d --validation 7d --out data
+      nextclick prepare --train train.parquet --test test.parquet --out data
+    """
+    begun = time.perf_counter()
+    with messages.status("prepare") as status:
+        dataset = prepare_log(
+            list(source) or None,
+            out=out,
+            train=list(train) or None,
+            test=list(test) or None,
+            time=time_,
+            events=tuple(name.strip() for name in events.split(",")) if events is not None else None,
+            overwrite=overwrite,
+            progress=lambda step: status.update(f"prepare: {step}"),
+            **options,
+        )
+    seconds = time.perf_counter() - begun
+    slices = options["slices"]
+    paths = [out / f"slice-{i + 1}" for i in range(slices)] if slices else [out]
+    made = [dataset, *(Dataset.load(path) for path in paths[1:])]
+    for path, one in zip(paths, made, strict=True):
+        messages.print(_table(path, one.info["steps"]))
+        for warning in one.info["warnings"]:
+            messages.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
+    following = f"next: nextclick fit {paths[0]} vs-knn --out model"
+    messages.print(f"prepared in {seconds:.1f} s\n{following}", soft_wrap=True)
+    summaries = [_summary(path, one.info) for path, one in zip(paths, made, strict=True)]
+    print_json({"slices": summaries} if slices else summaries[0])
+
+
+def _table(path: Path, steps: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the counts after each step, and what the step dropped."""
+    table = Table(title=str(path), title_justify="left", box=None, pad_edge=False)
+    table.add_column("step")
+    for what in ("sessions", "clicks", "items"):
+        table.add_column(what, justify="right")
+    table.add_column("what remains", style="dim")
+    for step in steps:
+        counts = []
+        for what in ("sessions", "clicks", "items"):
+            dropped = step["dropped"][what]
+            counts.append(f"{f'[dim]-{dropped:,}[/] ' if dropped > 0 else ''}{step[what]:,}")
+        table.add_row(step["name"], *counts, step["why"].replace("[", "\\["))
+    return table
+
+
+def _summary(path: Path, info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the result as plain values for other programs."""
+    wanted = (
+        *("name", "clock", "time_unit", "columns", "bad_rows"),
+        *("warnings", "splits", "n_items", "fingerprint"),
+    )
+    return {"path": str(path), **{key: info[key] for key in wanted}}
