@@ -62,6 +62,11 @@ class Recommendations(Sequence[Recommendation]):
     def __iter__(self) -> Iterator[Recommendation]:
         return iter(self.items)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the list, the unknown items and whether it is a fallback, as JSON-ready values."""
+        items = [{"item": item, "score": score} for item, score in self.items]
+        return {"items": items, "unknown": list(self.unknown), "fallback": self.fallback}
+
 
 @dataclass(kw_only=True, eq=False)
 class Recommender(ABC):

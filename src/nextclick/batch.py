@@ -1,0 +1,141 @@
+"""Recommendations for a file of sessions, a batch at a time, in memory that does not grow with the file."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from nextclick.errors import ConfigError, DataError
+from nextclick.files import new_file
+from nextclick.recommender import Recommendations, Recommender
+from nextclick.sessions import ItemId
+
+Session = tuple[ItemId, list[ItemId]]
+"""A session's own id, and its items, oldest first."""
+
+JSON_LINES = (".jsonl", ".ndjson")
+_MEMORY = 512 << 20  # bytes for sorting a table of clicks; beyond that it spills to disk
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a batch run did: sessions answered, those answered without any known item, items skipped."""
+
+    sessions: int
+    fallbacks: int
+    unknown_items: int
+
+
+def recommend_file(
+    model: Recommender,
+    source: Path,
+    out: Path,
+    *,
+    k: int = 20,
+    exclude_seen: bool = False,
+    columns: Mapping[str, str | None] | None = None,
+    batch: int = 2048,
+    progress: Callable[[int], None] | None = None,
+) -> Counts:
+    """Answer every session of ``source`` and write the lists to ``out``.
+
+    source: JSON lines ``{"session": id, "items": [id, ...]}`` (.jsonl), or a table of clicks in any form
+    that ``prepare`` reads, its clicks in any order;  columns: names of its columns by role, where they are
+    not recognised.  out: .jsonl, one line per session with "items", "unknown" and "fallback"; or .csv with
+    the columns session, rank, item, score. Written aside first, so never half.
+    progress: called with the number of sessions answered so far.
+    Raises DataError for an unreadable source, with the line, and ConfigError for an unknown ending of out.
+    """
+    if out.suffix not in (*JSON_LINES, ".csv"):
+        raise ConfigError(f"{out}: write to a file that ends in .jsonl or .csv")
+    if not source.exists():
+        raise DataError(f"{source}: no such file")
+    stream = _from_json_lines(source) if source.suffix in JSON_LINES else _from_table(source, columns or {})
+    done = fallbacks = unknown = 0
+    with new_file(out) as aside, aside.open("w", encoding="utf-8", newline="") as target:
+        write = _csv_writer(target) if out.suffix == ".csv" else _json_writer(target)
+        while some := list(itertools.islice(stream, batch)):
+            answers = model.recommend_many([items for _, items in some], k, exclude_seen=exclude_seen)
+            for (session, _), answer in zip(some, answers, strict=True):
+                write(session, answer)
+                fallbacks += answer.fallback
+                unknown += len(answer.unknown)
+            done += len(some)
+            if progress is not None:
+                progress(done)
+        if done == 0:
+            raise DataError(f"{source}: holds no session")
+    return Counts(done, fallbacks, unknown)
+
+
+def _json_writer(target: TextIO) -> Callable[[ItemId, Recommendations], None]:
+    def write(session: ItemId, answer: Recommendations) -> None:
+        target.write(json.dumps({"session": session, **answer.to_json()}, ensure_ascii=False) + "\n")
+
+    return write
+
+
+def _csv_writer(target: TextIO) -> Callable[[ItemId, Recommendations], None]:
+    writer = csv.writer(target)
+    writer.writerow(["session", "rank", "item", "score"])
+
+    def write(session: ItemId, answer: Recommendations) -> None:
+        writer.writerows([session, rank, item, score] for rank, (item, score) in enumerate(answer, start=1))
+
+    return write
+
+
+def _from_json_lines(source: Path) -> Iterator[Session]:
+    with source.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                session = json.loads(line)
+                items = session["items"]
+                if not isinstance(items, list) or not all(_is_id(item) for item in items):
+                    raise ValueError("items must be a list of ids")
+                own_id = session.get("session", number)
+                if not _is_id(own_id):
+                    raise ValueError("session must be an id")
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise DataError(
+                    f'{source}, line {number}: expected {{"session": "s1", "items": ["a", "b"]}} ({error})'
+                ) from None
+            yield own_id, items
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _from_table(source: Path, columns: Mapping[str, str | None]) -> Iterator[Session]:
+    from nextclick.prepare.engines import DuckDB
+    from nextclick.prepare.sources import find_source
+
+    found = find_source(source, columns)
+    work = Path(tempfile.mkdtemp(prefix="nextclick-"))
+    try:
+        (work / "engine").mkdir()
+        with DuckDB(work / "engine", found.files, memory=_MEMORY) as engine:
+            engine.scan([found])
+            last = ", ord" if found.columns.order else ""
+            clicks = engine.stream(
+                "SELECT session, item FROM raw WHERE session IS NOT NULL AND item IS NOT NULL "
+                f"ORDER BY session, TRY_CAST(time AS DOUBLE), time{last}"
+            )
+            yield from _grouped(clicks)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _grouped(clicks: Iterable[tuple[Any, ...]]) -> Iterator[Session]:
+    for session, rows in itertools.groupby(clicks, key=lambda row: row[0]):
+        yield session, [item for _, item in rows]

@@ -1,0 +1,98 @@
+"""``nextclick recommend``"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from nextclick import artifact, batch
+from nextclick.cli.console import messages, print_json
+from nextclick.recommender import Recommendations
+
+
+@click.command()
+@click.argument("model_dir", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("items", nargs=-1, metavar="ITEM...")
+@click.option(
+    "-k", default=20, show_default=True, type=click.IntRange(min=1), help="How many items to recommend."
+)
+@click.option("--exclude-seen", is_flag=True, help="Leave out the items of the session itself.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json"]),
+    help="How to print.  [default: table on a terminal, json in a pipe]",
+)  # noqa: E501
+@click.option(
+    "--sessions",
+    type=click.Path(path_type=Path),
+    help="Answer the sessions of a file instead: .jsonl, or a click log.",
+)  # noqa: E501
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Where to write the answers to --sessions: .jsonl or .csv."
+)
+@click.option("--session", metavar="COLUMN", help="Session column of a click log, if not recognised.")
+@click.option("--item", metavar="COLUMN", help="Item column of a click log, if not recognised.")
+@click.option("--time", metavar="COLUMN", help="Time column of a click log, if not recognised.")
+def recommend(
+    model_dir: Path,
+    items: tuple[str, ...],
+    k: int,
+    exclude_seen: bool,
+    form: str | None,
+    sessions: Path | None,
+    out: Path | None,
+    session: str | None,
+    item: str | None,
+    time: str | None,
+) -> None:
+    """Recommend the next items for a session of ITEMs (own ids, oldest first), or for a file of sessions.
+
+    Items that the model does not know are skipped and said; without any known item it answers as to an
+    empty session and marks the answer "fallback".
+
+    \b
+    Example:
+      nextclick recommend models/vs-knn P0012 P0840 -k 10
+      nextclick recommend models/vs-knn --sessions today.jsonl --out lists.jsonl
+    """
+    if (sessions is None) == (not items):
+        raise click.UsageError("give the ITEMs of one session, or a file of sessions with --sessions")
+    if (sessions is None) != (out is None):
+        raise click.UsageError("--sessions FILE and --out FILE go together")
+    model = artifact.load(model_dir)
+    if sessions is not None and out is not None:
+        columns = {"session": session, "item": item, "time": time}
+        with messages.status("recommending") as status:
+            counts = batch.recommend_file(
+                model, sessions, out, k=k, exclude_seen=exclude_seen, columns=columns,
+                progress=lambda done: status.update(f"recommending: {done:,} sessions answered"),
+            )  # fmt: skip
+        messages.print(f"answered {counts.sessions:,} sessions: {out}", soft_wrap=True)
+        print_json(vars(counts))
+        return
+    answer = model.recommend(items, k, exclude_seen=exclude_seen)
+    if answer.unknown:
+        messages.print(
+            f"unknown items skipped: {', '.join(map(str, answer.unknown))}", markup=False, soft_wrap=True
+        )
+    if answer.fallback:
+        messages.print("no item of the session is known: this is the answer to an empty session")
+    if form == "json" or (form is None and not sys.stdout.isatty()):
+        print_json(answer.to_json())
+    else:
+        _print_table(answer)
+
+
+def _print_table(answer: Recommendations) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("rank", justify="right")
+    table.add_column("item", overflow="fold")
+    table.add_column("score", justify="right")
+    for rank, (item, score) in enumerate(answer, start=1):
+        table.add_row(str(rank), str(item).replace("[", "\\["), f"{score:.4g}")
+    Console(highlight=False).print(table)
