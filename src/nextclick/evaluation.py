@@ -135,7 +135,7 @@ def _named(models: Sequence[Recommender] | Mapping[str, Recommender]) -> dict[st
 
 def _translation(model: Recommender, test: Sessions) -> NDArray[np.int32]:
     """The model's code of each item code of the test vocabulary, UNKNOWN where it has none."""
-    ours, theirs = model.vocabulary.to_arrays(), test.vocabulary.first(model.n_items).to_arrays()
+    theirs, ours = test.vocabulary.first(model.n_items).to_arrays(), model.vocabulary.to_arrays()
     if ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in ours):
         codes = np.arange(len(test.vocabulary), dtype=np.int32)
         codes[model.n_items :] = UNKNOWN

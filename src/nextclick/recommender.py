@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, overload
@@ -125,13 +126,23 @@ class Recommender(ABC):
     # -- what users call
 
     def fit(self, sessions: Sessions) -> Self:
-        """Learn from sessions; a second fit forgets the first. Raises DataError when there is no click."""
+        """Learn from sessions; a second fit forgets the first, also where it fails half-way.
+
+        Raises DataError when there is no click, or one on an item beyond ``sessions.n_items``, as in the
+        test part of a data set.
+        """
         if len(sessions.items) == 0:
             raise DataError(f"{self.name}: cannot fit on zero clicks; the training part is empty")
+        if not 0 <= sessions.items.min() <= sessions.items.max() < sessions.n_items:
+            raise DataError(
+                f"{self.name}: cannot fit on clicks on items beyond the {sessions.n_items} known ones; fit on "
+                "the training part of a data set, or on all before the test part (data.full)"
+            )
         self.vocabulary = sessions.vocabulary.first(sessions.n_items)
         self.support = sessions.support()
         self.facts = {"sessions": len(sessions), "clicks": len(sessions.items), "items": sessions.n_items}
-        self._fit(sessions)
+        with self._all_or_nothing():
+            self._fit(sessions)
         return self
 
     @property
@@ -239,13 +250,17 @@ class Recommender(ABC):
     def restore(self, state: Mapping[str, NDArray[Any]], vocabulary: Vocabulary) -> Self:
         """Take back what ``state`` returned. Raises ArtifactError when an array is missing or unfit."""
         self.vocabulary = vocabulary
-        try:
-            self.support = state["support"]
-            if self.support.shape != (len(vocabulary),):
-                raise ArtifactError(f"{self.name}: the saved clicks per item do not fit; fit the model again")
-            self._restore(state)
-        except KeyError as error:
-            raise ArtifactError(f"{self.name}: the saved model lacks the array {error}") from None
+        with self._all_or_nothing():
+            try:
+                self.support = state["support"]
+                whole = np.issubdtype(self.support.dtype, np.integer)
+                if self.support.shape != (len(vocabulary),) or not whole:
+                    raise ArtifactError(
+                        f"{self.name}: the saved clicks per item do not fit; fit the model again"
+                    )
+                self._restore(state)
+            except KeyError as error:
+                raise ArtifactError(f"{self.name}: the saved model lacks the array {error}") from None
         return self
 
     def save(self, path: str | Path, *, overwrite: bool = False, **about: Any) -> None:
@@ -255,6 +270,15 @@ class Recommender(ABC):
         artifact.save(self, Path(path), overwrite=overwrite, about=about)
 
     # -- for subclasses
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Be not fitted if the block fails: new items with an old table would crash compiled loops."""
+        try:
+            yield
+        except BaseException:
+            del self.vocabulary
+            raise
 
     def _candidates(self, n: int | None) -> int:
         if n is not None and n < 1:
@@ -280,9 +304,10 @@ def check_rows(
     offsets must rise from 0 to the length of every column, for ``n_rows`` rows if given; the integers of
     the column "items" must lie in [0, below).  Raises ArtifactError.
     """
-    sizes = {len(column) for column in columns.values()}
+    sizes = {column.size for column in columns.values()}
     whole = np.issubdtype(offsets.dtype, np.integer) and offsets.ndim == 1 and len(offsets) > 0
-    if not whole or offsets[0] != 0 or sizes != {int(offsets[-1])} or (np.diff(offsets) < 0).any():
+    whole = whole and all(column.ndim == 1 for column in columns.values())
+    if not whole or offsets[0] != 0 or sizes != {int(offsets[-1])} or (offsets[1:] < offsets[:-1]).any():
         raise ArtifactError(f"{name}: the saved rows do not fit together; fit the model again")
     if n_rows is not None and len(offsets) != n_rows + 1:
         raise ArtifactError(f"{name}: found {len(offsets) - 1} saved rows for {n_rows}; fit the model again")
@@ -312,7 +337,7 @@ class VotingRecommender(Recommender):
     The full row of scores is never made. Queries are answered in parallel on all cores.
     """
 
-    _bases: tuple[Vocabulary, dict[int, tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]] | None = None
+    _bases: tuple[NDArray[Any], dict[int, tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]] | None = None
 
     def _base(self) -> NDArray[np.float32]:
         """Scores of the items without a vote, [n_items]: zero unless a subclass says otherwise."""
@@ -380,9 +405,10 @@ class VotingRecommender(Recommender):
 
     def _sorted_base(self, n_candidates: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Return base scores [n_items], those of the candidates ascending, and the items best first."""
-        if self._bases is None or self._bases[0] is not self.vocabulary:  # fitted or restored since
-            self._bases = (self.vocabulary, {})
-        kept = self._bases[1]
+        bases = self._bases
+        if bases is None or bases[0] is not self.support:  # fitted or restored since
+            bases = self._bases = (self.support, {})
+        kept = bases[1]
         if n_candidates not in kept:
             base = self._base()
             order = np.argsort(-base, kind="stable").astype(np.int32)

@@ -111,9 +111,8 @@ class Queries:
         """Build queries from one list of item codes per prefix."""
         ends = np.cumsum([len(prefix) for prefix in prefixes], dtype=np.int64)
         items = [np.asarray(prefix, np.int32) for prefix in prefixes]
-        return cls(
-            np.concatenate([*items, np.empty(0, np.int32)]), np.r_[0, ends[:-1]].astype(np.int64), ends
-        )
+        starts = np.r_[0, ends].astype(np.int64)[:-1]  # of no prefixes: empty too
+        return cls(np.concatenate([*items, np.empty(0, np.int32)]), starts, ends)
 
     def __len__(self) -> int:
         return len(self.starts)
