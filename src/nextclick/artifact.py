@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nextclick import __version__
-from nextclick import settings
+from nextclick import __version__, settings
 from nextclick.errors import ArtifactError, ConfigError
 from nextclick.files import new_directory, new_file, sha256, write_json
 from nextclick.recommender import Recommender

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextclick.neighbours.item_table import ItemTable, ItemToItem
-from nextclick.recommender import Votes, VotingRecommender
 from nextclick.sessions import Queries, Sessions
 from nextclick.settings import about
+from nextclick.voting import Votes, VotingRecommender
 
 
 @dataclass(kw_only=True, eq=False)

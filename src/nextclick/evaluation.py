@@ -10,13 +10,13 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nextclick import metrics, settings
-from nextclick.errors import ConfigError, DataError
+from nextclick.errors import ConfigError, DataError, nearest
 from nextclick.metrics import TieRule
 from nextclick.recommender import Recommender
 from nextclick.results import Comparison, ModelResult, Protocol, Report, Slice
@@ -67,12 +67,19 @@ def evaluate(
     k: list lengths;  protocol: "next" measures the next click (recall, MRR, NDCG), "remaining" also all
     items still to come (precision, remaining_recall, MAP);  unseen: what a click on an item unknown to every
     model counts as;  candidates: rank against the N most clicked items only, which overestimates (as Hidasi
-    et al., RecSys 2016, sec. 4 did for one data set);  ties: expected, or the best or worst order of equals;
+    et al., RecSys 2016, sec. 4 did for one data set), with the protocol "next";  ties: expected, or the best or worst order of equals;
     n_resamples, seed: of the bootstrap over sessions.
     Raises DataError when there is nothing to measure and ConfigError for options that make no sense.
     """
     if isinstance(test, Dataset):
         dataset, test = dataset or test.name, test.test
+    _choose("protocol", protocol, get_args(Protocol))
+    _choose("unseen", unseen, ("miss", "drop"))
+    _choose("ties", ties, get_args(TieRule))
+    if candidates is not None and protocol == "remaining":
+        raise ConfigError("candidates: only with protocol 'next'; the items still to come need all items")
+    if n_resamples < 1:
+        raise ConfigError(f"n_resamples={n_resamples}: expected at least 1")
     named = _named(models)
     ks = tuple(sorted(set(k)))
     if not ks or ks[0] < 1:
@@ -117,6 +124,12 @@ def evaluate(
         comparisons=tuple(_compare(results, samples, ks[-1])),
         notes=notes,
     )
+
+
+def _choose(option: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        there_are = ", ".join(allowed)
+        raise ConfigError(f"{option}={value!r}: choose one of {there_are}{nearest(str(value), allowed)}")
 
 
 def _named(models: Sequence[Recommender] | Mapping[str, Recommender]) -> dict[str, Recommender]:
@@ -208,7 +221,7 @@ def _slices(
         parts.append(("prefix length", label, (length >= low) & (length < high)))
     target = test.items[positions]
     place = target / max(test.n_items, 1)  # codes run from the most to the least clicked item
-    shares = [(0.0, 0.01, "top 1%"), (0.01, 0.1, "1-10%"), (0.1, 0.5, "10-50%"), (0.5, 1.0, "50-100%")]
+    shares = [(0.0, 0.01, "top 1%"), (0.01, 0.1, "1-10%"), (0.1, 0.5, "10-50%"), (0.5, np.inf, "50-100%")]
     for at_least, under, label in shares:
         parts.append(("target popularity", label, (place >= at_least) & (place < under) & known[target]))
     parts.append(("target popularity", "unseen", ~known[target]))
@@ -247,14 +260,15 @@ def _measure(
     )
     seconds = time.perf_counter() - start
     first = events.bounds[:-1]
-    better, ties = metrics.settle(ranks.better, ranks.ties, rule)
+    better, ties = metrics.settle(ranks.better[first], ranks.ties[first], rule)
+    of_all = metrics.settle(ranks.better, ranks.ties, rule, events.bounds)
     columns: dict[str, NDArray[np.float64]] = {}
     for k in ks:
-        columns[f"recall@{k}"] = metrics.recall(better[first], ties[first], k)
-        columns[f"mrr@{k}"] = metrics.reciprocal_rank(better[first], ties[first], k)
-        columns[f"ndcg@{k}"] = metrics.ndcg(better[first], ties[first], k)
+        columns[f"recall@{k}"] = metrics.recall(better, ties, k)
+        columns[f"mrr@{k}"] = metrics.reciprocal_rank(better, ties, k)
+        columns[f"ndcg@{k}"] = metrics.ndcg(better, ties, k)
         if protocol == "remaining":
-            rest = metrics.remaining(better, ties, events.bounds, k)
+            rest = metrics.remaining(*of_all, events.bounds, k)
             columns[f"precision@{k}"] = rest.precision
             columns[f"remaining_recall@{k}"] = rest.recall
             columns[f"map@{k}"] = rest.average_precision

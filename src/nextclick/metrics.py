@@ -20,12 +20,30 @@ TieRule = Literal["expected", "optimistic", "pessimistic"]
 
 
 def settle(
-    better: NDArray[np.int64], ties: NDArray[np.int64], rule: TieRule
+    better: NDArray[np.int64], ties: NDArray[np.int64], rule: TieRule, bounds: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return (better, ties) as a tie rule sees them: optimistic puts the target first of its equals."""
+    """Return (better, ties) as a tie rule sees them: optimistic puts the target first of its equals.
+
+    bounds: where a query has several targets, as in ``remaining``; those that tie with each other then
+    take the first (or last) places one after the other. One target per query if left out.
+    """
     if rule == "expected":
         return better, ties
-    return (better if rule == "optimistic" else better + ties), np.zeros_like(ties)
+    place = np.zeros_like(better)  # of the target among the targets it ties with
+    if bounds is not None:
+        order, group, size = _tied_targets(better, bounds)
+        place[order] = np.arange(len(order)) - np.r_[0, np.cumsum(size)][group]
+    return better + (place if rule == "optimistic" else ties - place), np.zeros_like(ties)
+
+
+def _tied_targets(
+    better: NDArray[np.int64], bounds: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return (order, group, size): the targets by query and rank, the tie group of each, its targets."""
+    query = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+    order = np.lexsort((better, query))
+    group = np.cumsum(np.r_[True, (np.diff(query[order]) != 0) | (np.diff(better[order]) != 0)]) - 1
+    return order, group[: len(order)], np.bincount(group)
 
 
 def recall(better: NDArray[np.int64], ties: NDArray[np.int64], k: int) -> Floats:
@@ -86,9 +104,7 @@ def remaining(
     hits = np.bincount(query, recall(better, ties, k), len(n_targets))
 
     # Of each target: relevant items scored higher, and relevant items in its tie group (itself included).
-    order = np.lexsort((better, query))
-    group = np.cumsum(np.r_[True, (np.diff(query[order]) != 0) | (np.diff(better[order]) != 0)]) - 1
-    size = np.bincount(group)
+    order, group, size = _tied_targets(better, bounds)
     first = np.r_[0, np.cumsum(size)][group]  # place of the group's first target in the sorted order
     above = np.empty(len(better))
     together = np.empty(len(better))

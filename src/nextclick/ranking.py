@@ -68,7 +68,8 @@ def dense_ranks(scores, targets, bounds, n_candidates, better, ties):
             for j in range(n_candidates):
                 above += row[j] > own
                 equal += row[j] == own
-            nan += own != own
+                nan += row[j] != row[j]
+            nan += own != own and target >= n_candidates
             better[n], ties[n] = above, equal - (target < n_candidates)
     return nan
 
@@ -119,6 +120,9 @@ def sparse_ranks(offsets, items, scores, base, base_sorted, targets, bounds, n_c
             for v in range(offsets[i], offsets[i + 1]):
                 if items[v] == target:
                     own = scores[v]
+            if own == -np.inf:
+                better[n], ties[n] = MISS, 0
+                continue
             first = np.searchsorted(base_sorted, own, side="left")
             last = np.searchsorted(base_sorted, own, side="right")
             above, equal = len(base_sorted) - last, last - first
@@ -144,7 +148,7 @@ def sparse_top(
             taken[seen[v]] = True
         filled = 0
         for v in range(offsets[i], offsets[i + 1]):
-            if not taken[items[v]] and items[v] < n_candidates:
+            if not taken[items[v]] and items[v] < n_candidates and scores[v] > -np.inf:
                 filled = _listed(items[v], scores[v], top[i], top_scores[i], filled)
         for v in range(offsets[i], offsets[i + 1]):
             taken[items[v]] = True
@@ -152,6 +156,8 @@ def sparse_top(
             if filled == k and base[item] < top_scores[i, k - 1]:
                 break
             if filled == k and base[item] == top_scores[i, k - 1] and item > top[i, k - 1]:
+                break
+            if base[item] == -np.inf:
                 break
             if not taken[item] and item < n_candidates:
                 filled = _listed(item, base[item], top[i], top_scores[i], filled)

@@ -49,14 +49,51 @@ class _Candidates(click.ParamType[int | None]):
 @click.argument("data", type=click.Path(path_type=Path))
 @click.argument("model_dirs", nargs=-1, required=True, metavar="DIR...", type=click.Path(path_type=Path))
 @click.option("--k", "ks", type=_Lengths(), default="1,5,10,20", show_default=True, help="List lengths.")
-@click.option("--protocol", type=click.Choice(["next", "remaining"]), default="next", show_default=True, help="Measure the next click only, or also all items still to come.")  # noqa: E501
-@click.option("--unseen", type=click.Choice(["miss", "drop"]), default="miss", show_default=True, help="Clicks on items unknown to every model: count as misses, or leave out.")  # noqa: E501
-@click.option("--candidates", type=_Candidates(), default="all", show_default=True, help="Rank against all items, or the N most clicked (overestimates).")  # noqa: E501
-@click.option("--ties", type=click.Choice(["expected", "optimistic", "pessimistic"]), default="expected", show_default=True, help="How equal scores count.")  # noqa: E501
-@click.option("--part", type=click.Choice(["test", "validation"]), default="test", show_default=True, help="Which sessions to measure on; choose settings on validation.")  # noqa: E501
+@click.option(
+    "--protocol",
+    type=click.Choice(["next", "remaining"]),
+    default="next",
+    show_default=True,
+    help="Measure the next click only, or also all items still to come.",
+)  # noqa: E501
+@click.option(
+    "--unseen",
+    type=click.Choice(["miss", "drop"]),
+    default="miss",
+    show_default=True,
+    help="Clicks on items unknown to every model: count as misses, or leave out.",
+)  # noqa: E501
+@click.option(
+    "--candidates",
+    type=_Candidates(),
+    default="all",
+    show_default=True,
+    help="Rank against all items, or the N most clicked (overestimates).",
+)  # noqa: E501
+@click.option(
+    "--ties",
+    type=click.Choice(["expected", "optimistic", "pessimistic"]),
+    default="expected",
+    show_default=True,
+    help="How equal scores count.",
+)  # noqa: E501
+@click.option(
+    "--part",
+    type=click.Choice(["test", "validation"]),
+    default="test",
+    show_default=True,
+    help="Which sessions to measure on; choose settings on validation.",
+)  # noqa: E501
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, allow_dash=True), help="Write the figures as JSON (- for stdout).")  # noqa: E501
-@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write the report as one HTML page.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="Write the figures as JSON (- for stdout).",
+)  # noqa: E501
+@click.option(
+    "--html", "html_file", type=click.Path(path_type=Path), help="Write the report as one HTML page."
+)
 def evaluate(
     data: Path,
     model_dirs: tuple[Path, ...],
@@ -88,9 +125,13 @@ def evaluate(
     for name, path in names.items():
         origin = artifact.read_manifest(path).get("data", {})
         if origin.get("fingerprint") != dataset.fingerprint:
-            notes.append(f"{name} was fitted on other data than {dataset.name}; make sure it did not hold the test sessions.")
+            notes.append(
+                f"{name} was fitted on other data than {dataset.name}; make sure it did not hold the test sessions."
+            )
         elif part == "validation" and origin.get("part") == "full":
-            raise ConfigError(f"{path} was fitted with --full and has seen the validation sessions: fit it without")
+            raise ConfigError(
+                f"{path} was fitted with --full and has seen the validation sessions: fit it without"
+            )
         models[name] = artifact.load(path)
     with progress_bar() as bar:
         tasks = {name: bar.add_task(name, total=None) for name in models}
@@ -135,4 +176,6 @@ def _record(report: Report, names: dict[str, Path]) -> None:
         try:
             artifact.record(names[result.name], metrics=figures)
         except Exception as error:
-            messages.print(f"{result.name}: its figures could not be kept beside it ({error})", soft_wrap=True)
+            messages.print(
+                f"{result.name}: its figures could not be kept beside it ({error})", soft_wrap=True
+            )

@@ -18,8 +18,16 @@ from nextclick.sessions import Dataset
 @click.argument("data", type=click.Path(path_type=Path))
 @click.argument("model")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory of the saved model.")
-@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeat for more. preset=NAME takes published ones.")  # noqa: E501
-@click.option("--full", is_flag=True, help="Fit on training and validation together, once settings are chosen.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Change a setting; repeat for more. preset=NAME takes published ones.",
+)  # noqa: E501
+@click.option(
+    "--full", is_flag=True, help="Fit on training and validation together, once settings are chosen."
+)
 @click.option("--overwrite", is_flag=True, help="Replace the model if it exists.")
 def fit(data: Path, model: str, out: Path, assignments: tuple[str, ...], full: bool, overwrite: bool) -> None:
     """Fit MODEL on the training part of DATA and save it as a directory.
@@ -45,7 +53,8 @@ def fit(data: Path, model: str, out: Path, assignments: tuple[str, ...], full: b
     )
     messages.print(
         f"fitted {model} on {len(sessions):,} sessions in {seconds:.1f} s\n"
-        f"next: nextclick evaluate {data} {out}    or: nextclick recommend {out} ITEM ...", soft_wrap=True
+        f"next: nextclick evaluate {data} {out}    or: nextclick recommend {out} ITEM ...",
+        soft_wrap=True,
     )
     print_json({
         "model": model, "path": str(out), "settings": settings.values_of(recommender), "seconds": round(seconds, 3),

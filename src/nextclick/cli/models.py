@@ -45,7 +45,9 @@ def _list(console: Console) -> None:
         table.add_row(name, model.summary)
         table.add_row("", f"[dim]{defaults or 'no settings'}[/dim]")
     console.print(table)
-    console.print("\nWhat a setting means:  nextclick models NAME\nTo change one:         nextclick fit DATA NAME --out DIR --set k=100")
+    console.print(
+        "\nWhat a setting means:  nextclick models NAME\nTo change one:         nextclick fit DATA NAME --out DIR --set k=100"
+    )
 
 
 def _describe(console: Console, model: type[Recommender]) -> None:
@@ -84,4 +86,10 @@ def _described(model: type[Recommender]) -> dict[str, object]:
 def _text(value: object) -> str:
     if value is None:
         return "none"
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    return (
+        str(value).lower()
+        if isinstance(value, bool)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )

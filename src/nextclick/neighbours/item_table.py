@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nextclick.recommender import Votes, VotingRecommender, check_rows
 from nextclick.sessions import Queries, Sessions
 from nextclick.settings import about
+from nextclick.voting import Votes, VotingRecommender, check_rows
 
 Decay = Literal["same", "div", "quadratic"]
 

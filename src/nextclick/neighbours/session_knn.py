@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextclick.errors import ArtifactError, ConfigError
-from nextclick.recommender import Votes, VotingRecommender, check_rows
 from nextclick.sessions import Queries, Sessions
 from nextclick.settings import about
+from nextclick.voting import Votes, VotingRecommender, check_rows
 
 Weighting = Literal["same", "div", "linear", "log", "quadratic"]
 DAY = 86_400_000_000  # microseconds
