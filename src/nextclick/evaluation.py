@@ -67,7 +67,8 @@ def evaluate(
     k: list lengths;  protocol: "next" measures the next click (recall, MRR, NDCG), "remaining" also all
     items still to come (precision, remaining_recall, MAP);  unseen: what a click on an item unknown to every
     model counts as;  candidates: rank against the N most clicked items only, which overestimates (as Hidasi
-    et al., RecSys 2016, sec. 4 did for one data set), with the protocol "next";  ties: expected, or the best or worst order of equals;
+    et al., RecSys 2016, sec. 4 did for one data set), with the protocol "next";  ties: expected, or the best
+    or worst order of equals;
     n_resamples, seed: of the bootstrap over sessions.
     Raises DataError when there is nothing to measure and ConfigError for options that make no sense.
     """

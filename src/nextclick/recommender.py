@@ -135,8 +135,8 @@ class Recommender(ABC):
             raise DataError(f"{self.name}: cannot fit on zero clicks; the training part is empty")
         if not 0 <= sessions.items.min() <= sessions.items.max() < sessions.n_items:
             raise DataError(
-                f"{self.name}: cannot fit on clicks on items beyond the {sessions.n_items} known ones; fit on "
-                "the training part of a data set, or on all before the test part (data.full)"
+                f"{self.name}: cannot fit on clicks on items beyond the {sessions.n_items} known ones; fit "
+                "on the training part of a data set, or on all before the test part (data.full)"
             )
         self.vocabulary = sessions.vocabulary.first(sessions.n_items)
         self.support = sessions.support()

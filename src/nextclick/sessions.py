@@ -240,6 +240,11 @@ class Dataset:
     info: Mapping[str, Any]
 
     @property
+    def vocabulary(self) -> Vocabulary:
+        """The users' own ids of all items, those known to training first."""
+        return self.sessions.vocabulary
+
+    @property
     def train(self) -> Sessions:
         """The sessions to fit on."""
         return replace(self.sessions[: self.bounds[0]], n_items=self.known[0])

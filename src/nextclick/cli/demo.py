@@ -19,14 +19,14 @@ from nextclick.errors import ConfigError
     show_default=True,
     type=click.Path(path_type=Path),
     help="Folder for everything that the demo makes.",
-)  # noqa: E501
+)
 @click.option(
     "--set",
     "assignments",
     multiple=True,
     metavar="NAME=VALUE",
     help="Change the shop, for example sequence=0 or seed=2; repeat for more.",
-)  # noqa: E501
+)
 @click.option("--overwrite", is_flag=True, help="Replace the folder if it exists.")
 def demo(out: Path, assignments: tuple[str, ...], overwrite: bool) -> None:
     """Make a small shop with its visitors, compare four recommenders on it, write a report. Needs no data.

@@ -55,42 +55,42 @@ class _Candidates(click.ParamType[int | None]):
     default="next",
     show_default=True,
     help="Measure the next click only, or also all items still to come.",
-)  # noqa: E501
+)
 @click.option(
     "--unseen",
     type=click.Choice(["miss", "drop"]),
     default="miss",
     show_default=True,
     help="Clicks on items unknown to every model: count as misses, or leave out.",
-)  # noqa: E501
+)
 @click.option(
     "--candidates",
     type=_Candidates(),
     default="all",
     show_default=True,
     help="Rank against all items, or the N most clicked (overestimates).",
-)  # noqa: E501
+)
 @click.option(
     "--ties",
     type=click.Choice(["expected", "optimistic", "pessimistic"]),
     default="expected",
     show_default=True,
     help="How equal scores count.",
-)  # noqa: E501
+)
 @click.option(
     "--part",
     type=click.Choice(["test", "validation"]),
     default="test",
     show_default=True,
     help="Which sessions to measure on; choose settings on validation.",
-)  # noqa: E501
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap.")
 @click.option(
     "--json",
     "json_file",
     type=click.Path(path_type=Path, allow_dash=True),
     help="Write the figures as JSON (- for stdout).",
-)  # noqa: E501
+)
 @click.option(
     "--html", "html_file", type=click.Path(path_type=Path), help="Write the report as one HTML page."
 )
@@ -126,7 +126,8 @@ def evaluate(
         origin = artifact.read_manifest(path).get("data", {})
         if origin.get("fingerprint") != dataset.fingerprint:
             notes.append(
-                f"{name} was fitted on other data than {dataset.name}; make sure it did not hold the test sessions."
+                f"{name} was fitted on other data than {dataset.name}; make sure that the test sessions were "
+                "not among them."
             )
         elif part == "validation" and origin.get("part") == "full":
             raise ConfigError(

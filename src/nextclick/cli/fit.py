@@ -24,7 +24,7 @@ from nextclick.sessions import Dataset
     multiple=True,
     metavar="NAME=VALUE",
     help="Change a setting; repeat for more. preset=NAME takes published ones.",
-)  # noqa: E501
+)
 @click.option(
     "--full", is_flag=True, help="Fit on training and validation together, once settings are chosen."
 )
@@ -56,7 +56,13 @@ def fit(data: Path, model: str, out: Path, assignments: tuple[str, ...], full: b
         f"next: nextclick evaluate {data} {out}    or: nextclick recommend {out} ITEM ...",
         soft_wrap=True,
     )
-    print_json({
-        "model": model, "path": str(out), "settings": settings.values_of(recommender), "seconds": round(seconds, 3),
-        "bytes": directory_size(out), **recommender.facts,
-    })  # fmt: skip
+    print_json(
+        {
+            "model": model,
+            "path": str(out),
+            "settings": settings.values_of(recommender),
+            "seconds": round(seconds, 3),
+            "bytes": directory_size(out),
+            **recommender.facts,
+        }
+    )

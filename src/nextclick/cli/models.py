@@ -46,7 +46,8 @@ def _list(console: Console) -> None:
         table.add_row("", f"[dim]{defaults or 'no settings'}[/dim]")
     console.print(table)
     console.print(
-        "\nWhat a setting means:  nextclick models NAME\nTo change one:         nextclick fit DATA NAME --out DIR --set k=100"
+        "\nWhat a setting means:  nextclick models NAME"
+        "\nTo change one:         nextclick fit DATA NAME --out DIR --set k=100"
     )
 
 

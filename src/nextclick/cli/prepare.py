@@ -34,14 +34,14 @@ from nextclick.sessions import Dataset
     show_default=True,
     type=click.Choice(TIME_UNITS),
     help="Of numeric times; ordinal: they only count up.",
-)  # noqa: E501
+)
 @click.option("--events", metavar="NAME,...", help="Keep these kinds of event only.")
 @click.option("--min-length", default=2, show_default=True, help="Drop sessions with fewer clicks.")
 @click.option(
     "--max-length",
     type=int,
     help="Drop sessions with more clicks; 0: no limit.  [default: 200; 0 with --train]",
-)  # noqa: E501
+)
 @click.option("--min-support", type=int, help="Drop items with fewer clicks.  [default: 5; 1 with --train]")
 @click.option("--collapse-repeats", is_flag=True, help="Count clicks in a row on one item once.")
 @click.option("--recent", metavar="SHARE", help="Train on the latest sessions with this share of pairs.")
@@ -50,7 +50,7 @@ from nextclick.sessions import Dataset
     "--validation",
     metavar="PART",
     help="Part before it to choose settings on: 7d, 0.1, or 0 for none.  [default: 0.1; 0 with --train]",
-)  # noqa: E501
+)
 @click.option("--slices", type=int, metavar="K", help="Cut the log into K data sets, one after the other.")
 @click.option(
     "--unseen",
@@ -58,7 +58,7 @@ from nextclick.sessions import Dataset
     show_default=True,
     type=click.Choice(["keep", "drop"]),
     help="Later clicks on items that training has not seen.",
-)  # noqa: E501
+)
 @click.option("--max-bad", default="1%", show_default=True, help="Share of unusable rows to accept.")
 @click.option(
     "--engine",
@@ -66,7 +66,7 @@ from nextclick.sessions import Dataset
     show_default=True,
     type=click.Choice(["duckdb", "spark"]),
     help="What runs the steps; the result is the same.",
-)  # noqa: E501
+)
 @click.option("--overwrite", is_flag=True, help="Replace the data if they exist.")
 def prepare(
     source: tuple[str, ...],

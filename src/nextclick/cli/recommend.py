@@ -26,12 +26,12 @@ from nextclick.recommender import Recommendations
     "form",
     type=click.Choice(["table", "json"]),
     help="How to print.  [default: table on a terminal, json in a pipe]",
-)  # noqa: E501
+)
 @click.option(
     "--sessions",
     type=click.Path(path_type=Path),
     help="Answer the sessions of a file instead: .jsonl, or a click log.",
-)  # noqa: E501
+)
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Where to write the answers to --sessions: .jsonl or .csv."
 )
