@@ -1,0 +1,69 @@
+"""Seeded click sessions to test on: directed cyclic chains, noise, and random ones for hypothesis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from nextclick import Queries, Sessions
+
+DAY = 86_400_000_000  # microseconds
+
+
+def chain_lists(
+    n_items: int, n_sessions: int, *, noise: float, seed: int, shortest: int = 3, longest: int = 8
+) -> list[list[int]]:
+    """Walks 0 -> 1 -> ... -> n_items-1 -> 0 from a random start; each step is a random item with ``noise``.
+
+    The chain is directed: a model that learns the transposed transitions finds nothing.
+    """
+    rng = np.random.default_rng(seed)
+    sessions = []
+    for _ in range(n_sessions):
+        item = int(rng.integers(n_items))
+        session = [item]
+        for _ in range(int(rng.integers(shortest, longest + 1)) - 1):
+            item = int(rng.integers(n_items)) if rng.random() < noise else (item + 1) % n_items
+            session.append(item)
+        sessions.append(session)
+    return sessions
+
+
+def as_text(sessions: Sequence[Sequence[int]]) -> list[list[str]]:
+    return [[f"item {item}" for item in session] for session in sessions]
+
+
+def hourly(sessions: Sequence[Sequence[Any]]) -> list[int]:
+    """A clock for sessions: one starts each hour, a click a second."""
+    return [
+        s * 3_600_000_000 + c * 1_000_000 for s, session in enumerate(sessions) for c in range(len(session))
+    ]
+
+
+def chain(
+    n_items: int, n_sessions: int, *, noise: float, seed: int, clock: bool = True, text: bool = True
+) -> Sessions:
+    numbers = chain_lists(n_items, n_sessions, noise=noise, seed=seed)
+    lists: Sequence[Sequence[Any]] = as_text(numbers) if text else numbers
+    return Sessions.from_lists(lists, hourly(lists) if clock else None)
+
+
+def random_queries(n: int, n_items: int, *, seed: int, longest: int = 12) -> Queries:
+    """Random prefixes, some empty, some with repeated items, some with codes that training lacks."""
+    rng = np.random.default_rng(seed)
+    return Queries.of(
+        [rng.integers(-1, n_items + 2, rng.integers(0, longest + 1)).astype(np.int32) for _ in range(n)]
+    )
+
+
+def id_lists(ids: st.SearchStrategy[Any], *, at_least: int = 1) -> st.SearchStrategy[list[list[Any]]]:
+    """Lists of sessions, some perhaps empty, with at least ``at_least`` clicks in all."""
+    sessions = st.lists(st.lists(ids, max_size=6), min_size=1, max_size=8)
+    return sessions.filter(lambda lists: sum(map(len, lists)) >= at_least)
+
+
+int_sessions = id_lists(st.integers(-5, 9))
+text_sessions = id_lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=3))

@@ -1,0 +1,403 @@
+"""One behavioural contract that every recommender of the table keeps, with default and other settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nextclick
+from nextclick import MODELS, ConfigError, DataError, NotFittedError, Queries, Recommender, Sessions, settings
+from nextclick.ranking import MISS, Targets
+from synthetic import as_text, chain, chain_lists, hourly, random_queries
+
+# One value off its default for every setting there is; the first test says if one is forgotten.
+ITEM_TABLE = {"n_neighbours": 7, "last_clicks": 3, "decay": "quadratic"}
+NEIGHBOURS = {"k": 9, "sample_size": 40, "last_clicks": 5, "remind": False}
+VECTOR = {
+    **NEIGHBOURS,
+    "weighting": "linear",
+    "score_weighting": "log",
+    "idf": 0.5,
+    "idf_similarity": True,
+    "day_decay": 0.9,
+    "last_days": 4.5,
+}
+OTHER_SETTINGS: dict[str, dict[str, Any]] = {
+    "pop": {},
+    "s-pop": {},
+    "markov": ITEM_TABLE,
+    "item-knn": {
+        **ITEM_TABLE,
+        "formula": "narm",
+        "regularisation": 2.5,
+        "asymmetry": 0.3,
+        "counts": "clicks",
+    },
+    "sknn": {**NEIGHBOURS, "similarity": "jaccard"},
+    "vs-knn": VECTOR,
+    "vmis-knn": VECTOR,
+    "stan": {
+        **NEIGHBOURS,
+        "lambda_spw": 0.5,
+        "lambda_snh": 2.25,
+        "lambda_snh_sessions": 30.0,
+        "lambda_inh": 1.1,
+    },
+}
+CASES = [
+    pytest.param(name, values, id=f"{name}-{label}")
+    for name in MODELS
+    for label, values in (("default", {}), ("other", OTHER_SETTINGS.get(name, {})))
+    if label == "default" or values
+]
+N_ITEMS = 30
+TRAIN = chain(N_ITEMS, 150, noise=0.3, seed=1)
+QUERIES = random_queries(90, N_ITEMS, seed=2)
+
+Maker = Callable[[], Recommender]
+
+
+@pytest.fixture(params=[(case.values[0], case.values[1]) for case in CASES], ids=[case.id for case in CASES])
+def make(request: pytest.FixtureRequest) -> Maker:
+    name, values = request.param
+    return lambda: nextclick.models.build(name, values)
+
+
+@pytest.fixture
+def model(make: Maker) -> Recommender:
+    return make().fit(TRAIN)
+
+
+def answers(model: Recommender, queries: Queries = QUERIES, k: int = 7) -> tuple[list[Any], list[Any]]:
+    top, scores = model.top(queries, k)
+    return top.tolist(), scores.tolist()
+
+
+def slow_top(scores: np.ndarray, k: int, left_out: Any = ()) -> list[int]:
+    """The obvious list: sort all items by (score down, code up)."""
+    order = sorted(range(len(scores)), key=lambda item: (-scores[item], item))
+    best = [item for item in order if item not in left_out and scores[item] > -np.inf][:k]
+    return best + [-1] * (k - len(best))
+
+
+def test_other_settings_differ_from_every_default() -> None:
+    for name, model in MODELS.items():
+        default = settings.values_of(model())
+        assert default.keys() == OTHER_SETTINGS[name].keys()
+        assert [setting for setting, value in OTHER_SETTINGS[name].items() if value == default[setting]] == []
+
+
+def test_every_model_says_what_it_is() -> None:
+    for name, model in MODELS.items():
+        assert model.name == name
+        assert model.summary
+        assert model.source
+        for field in settings.settings_of(model):
+            assert field.metadata["about"]
+
+
+# -- lists
+
+
+@pytest.mark.parametrize("k", [1, 20, N_ITEMS, N_ITEMS + 5])
+def test_top_agrees_with_sorting_all_scores(model: Recommender, k: int) -> None:
+    top, top_scores = model.top(QUERIES, k)
+    scores = model.score(QUERIES)
+    assert top.shape == top_scores.shape == (len(QUERIES), k)
+    assert top.dtype == np.int32
+    assert top_scores.dtype == scores.dtype == np.float32
+    assert scores.shape == (len(QUERIES), N_ITEMS)
+    assert not np.isnan(scores).any()
+    for row, row_scores, of_query in zip(top.tolist(), top_scores, scores, strict=True):
+        assert row == slow_top(of_query, k)
+        listed = [item for item in row if item != -1]
+        assert len(listed) == min(k, N_ITEMS) == len(set(listed))
+        assert row_scores[: len(listed)].tolist() == of_query[listed].tolist()
+        assert (row_scores[len(listed) :] == -np.inf).all()
+        assert (row_scores[:-1] >= row_scores[1:]).all()
+
+
+@pytest.mark.parametrize("k", [3, N_ITEMS])
+def test_exclude_seen_leaves_out_exactly_the_seen(model: Recommender, k: int) -> None:
+    top, _ = model.top(QUERIES, k, exclude_seen=True)
+    scores, known = model.score(QUERIES), QUERIES.known(N_ITEMS)
+    for i, row in enumerate(top.tolist()):
+        assert row == slow_top(scores[i], k, left_out=set(known.prefix(i).tolist()))
+
+
+def test_batch_composition_never_changes_an_answer(model: Recommender) -> None:
+    """Alone, in another order, and in a batch large enough to be split over threads."""
+    top, scores = answers(model)
+    for i in range(0, len(QUERIES), 7):
+        assert answers(model, QUERIES[i : i + 1]) == ([top[i]], [scores[i]])
+    order = np.random.default_rng(3).permutation(np.tile(np.arange(len(QUERIES)), 4))
+    assert answers(model, QUERIES[order]) == ([top[i] for i in order], [scores[i] for i in order])
+    assert model.score(QUERIES[order]).tolist() == model.score(QUERIES)[order].tolist()
+
+
+def test_same_data_same_answers(make: Maker) -> None:
+    assert answers(make().fit(TRAIN)) == answers(make().fit(TRAIN))
+
+
+def test_second_fit_forgets_the_first(make: Maker) -> None:
+    other = chain(41, 60, noise=0.5, seed=9)
+    model = make().fit(other)
+    answers(model)  # whatever is kept between answers must be forgotten too
+    model.fit(TRAIN)
+    fresh = make().fit(TRAIN)
+    assert answers(model) == answers(fresh)
+    assert model.facts == fresh.facts
+    assert model.support.tolist() == fresh.support.tolist()
+
+
+def test_zero_queries_have_zero_answers(model: Recommender) -> None:
+    top, scores = model.top(Queries.of([]), 4)
+    assert top.shape == scores.shape == (0, 4)
+    assert model.recommend_many([]) == []
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_a_list_holds_at_least_one_item(model: Recommender, k: int) -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        model.top(QUERIES, k)
+    with pytest.raises(ConfigError, match="at least 1"):
+        model.recommend(["item 1"], k)
+
+
+# -- ranks
+
+
+@pytest.mark.parametrize("n_candidates", [None, 1, 11, N_ITEMS, N_ITEMS + 9])
+@pytest.mark.parametrize("most", [1, 4])
+def test_rank_agrees_with_counting_scores(model: Recommender, n_candidates: int | None, most: int) -> None:
+    rng = np.random.default_rng(5)
+    counts = rng.integers(1, most + 1, len(QUERIES))
+    items = rng.integers(-1, N_ITEMS + 3, counts.sum()).astype(np.int32)
+    bounds = np.r_[0, np.cumsum(counts)]
+    ranks = model.rank(QUERIES, Targets(items, bounds), 6, n_candidates=n_candidates)
+    scores = model.score(QUERIES)
+    n = min(n_candidates or N_ITEMS, N_ITEMS)
+    assert ranks.top.shape == (len(QUERIES), 6)
+    for i in range(len(QUERIES)):
+        assert ranks.top[i].tolist() == slow_top(scores[i, :n], 6)
+        for at in range(bounds[i], bounds[i + 1]):
+            target = int(items[at])
+            if not 0 <= target < N_ITEMS:
+                assert (ranks.better[at], ranks.ties[at]) == (MISS, 0)
+                continue
+            own = scores[i, target]
+            rivals = [scores[i, item] for item in range(n) if item != target]
+            assert ranks.better[at] == sum(score > own for score in rivals)
+            assert ranks.ties[at] == sum(score == own for score in rivals)
+
+
+def test_rank_reports_progress_to_the_end(model: Recommender) -> None:
+    seen: list[tuple[int, int]] = []
+    targets = Targets.one_each(np.zeros(len(QUERIES), np.int32))
+    model.rank(QUERIES, targets, 3, progress=lambda done, total: seen.append((done, total)))
+    assert max(seen) == (len(QUERIES), len(QUERIES))
+
+
+def test_candidates_are_at_least_one(model: Recommender) -> None:
+    with pytest.raises(ConfigError, match="candidates"):
+        model.rank(QUERIES[:1], Targets.one_each(np.zeros(1, np.int32)), 3, n_candidates=0)
+
+
+# -- the users' own ids
+
+
+def test_unknown_items_are_skipped_and_reported(model: Recommender) -> None:
+    with_unknown = model.recommend(["no", "item 3", "item -1", "item 4", "no"], k=5)
+    without = model.recommend(["item 3", "item 4"], k=5)
+    assert with_unknown.items == without.items
+    assert with_unknown.unknown == ("no", "item -1", "no")
+    assert without.unknown == ()
+    assert not with_unknown.fallback
+    assert not without.fallback
+
+
+@pytest.mark.parametrize("session", [[], ["no"], ["no", 7, ""]])
+def test_nothing_known_gives_a_full_list_marked_as_fallback(model: Recommender, session: list[Any]) -> None:
+    found = model.recommend(session, k=20)
+    assert len(found) == 20
+    assert found.fallback
+    assert list(found.unknown) == session
+    assert found.items == model.recommend([], k=20).items
+    assert [r.item for r in found] == model.vocabulary.ids_of(range(20))  # the most clicked ones
+
+
+def test_recommend_many_equals_recommend(model: Recommender) -> None:
+    sessions = [
+        [f"item {item}" for item in np.random.default_rng(seed).integers(0, 35, seed % 6)]
+        for seed in range(80)
+    ]
+    for exclude_seen in (False, True):
+        together = model.recommend_many(sessions, 5, exclude_seen=exclude_seen)
+        assert together == [model.recommend(session, 5, exclude_seen=exclude_seen) for session in sessions]
+
+
+def test_integer_ids_give_the_answers_of_text_ids(make: Maker) -> None:
+    """Ids 100 .. 129 sort alike as numbers and as text, so both get the same codes."""
+    numbers = [[item + 100 for item in session] for session in chain_lists(30, 80, noise=0.3, seed=4)]
+    texts = [[str(item) for item in session] for session in numbers]
+    of_numbers = make().fit(Sessions.from_lists(numbers, hourly(numbers)))
+    of_texts = make().fit(Sessions.from_lists(texts, hourly(texts)))
+    for session in numbers[:20]:
+        a = of_numbers.recommend(session, 6)
+        assert all(type(r.item) is int for r in a)
+        b = of_texts.recommend([str(item) for item in session], 6)
+        assert [(str(r.item), r.score) for r in a] == [(r.item, r.score) for r in b]
+        assert of_numbers.recommend([str(item) for item in session], 6).items == a.items
+        assert of_texts.recommend(session, 6).items == b.items
+
+
+def test_a_text_is_no_session(model: Recommender) -> None:
+    with pytest.raises(DataError, match="list of item ids"):
+        model.recommend("item 1")
+
+
+# -- saved and loaded
+
+
+def test_save_and_load_keep_answers_and_settings(make: Maker, tmp_path: Path) -> None:
+    model = make().fit(TRAIN)
+    model.save(tmp_path / "model")
+    loaded = nextclick.load(tmp_path / "model")
+    assert type(loaded) is type(model)
+    assert settings.values_of(loaded) == settings.values_of(model)
+    assert list(map(type, settings.values_of(loaded).values())) == list(
+        map(type, settings.values_of(model).values())
+    )
+    assert loaded.facts == model.facts
+    assert answers(loaded) == answers(model)
+    assert loaded.score(QUERIES).tolist() == model.score(QUERIES).tolist()
+    session = ["item 1", "item 2", "gone"]
+    assert loaded.recommend(session) == model.recommend(session)
+    loaded.save(tmp_path / "again")
+    first, second = ((tmp_path / name / "arrays.safetensors").read_bytes() for name in ("model", "again"))
+    assert first == second
+
+
+def test_restoring_replaces_what_was_learnt_and_remembered(make: Maker) -> None:
+    """Also where the vocabulary object stays the same, as kept base scores must not."""
+    half, model = make().fit(TRAIN[:75]), make().fit(TRAIN)
+    answers(model)
+    model.restore(half.state(), model.vocabulary)
+    assert answers(model) == answers(half)
+
+
+# -- edges
+
+
+def test_refused_before_fit(make: Maker, tmp_path: Path) -> None:
+    model = make()
+    one = Targets.one_each(np.zeros(1, np.int32))
+    for ask in (
+        lambda: model.n_items,
+        lambda: model.score(QUERIES[:1]),
+        lambda: model.top(QUERIES[:1], 3),
+        lambda: model.rank(QUERIES[:1], one, 3),
+        lambda: model.recommend([]),
+        lambda: model.recommend_many([]),
+        lambda: model.state(),
+        lambda: model.save(tmp_path / "model"),
+        lambda: nextclick.evaluate([model], TRAIN),
+    ):
+        with pytest.raises(NotFittedError, match=f"{model.name} is not fitted"):
+            ask()
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_clicks_cannot_be_fitted(make: Maker) -> None:
+    with pytest.raises(DataError, match="zero clicks"):
+        make().fit(TRAIN[:0])
+
+
+def test_a_failed_second_fit_on_nothing_leaves_the_first(make: Maker) -> None:
+    model = make().fit(TRAIN)
+    with pytest.raises(DataError):
+        model.fit(TRAIN[:0])
+    assert answers(model) == answers(make().fit(TRAIN))
+
+
+def test_items_beyond_the_known_ones_are_refused_at_fit(make: Maker) -> None:
+    """The test part of a data set may hold such; compiled loops would write outside their arrays."""
+    with pytest.raises(DataError, match="beyond"):
+        make().fit(replace(TRAIN, n_items=12))
+
+
+def test_a_catalogue_of_one_item(make: Maker) -> None:
+    lists = [["a"], ["a", "a"], ["a", "a", "a"]]
+    model = make().fit(Sessions.from_lists(lists, hourly(lists)))
+    for session in ([], ["a"], ["a"] * 4, ["b"]):
+        assert [r.item for r in model.recommend(session, 3)] == ["a"]
+    assert len(model.recommend(["a"], 3, exclude_seen=True)) == 0
+
+
+@pytest.mark.parametrize("lists", [[["a"]], [["a", "b", "c"]], [["a", "b", "a", "b"]], [[], ["a"], []]])
+def test_hardly_any_training(make: Maker, lists: list[list[str]]) -> None:
+    model = make().fit(Sessions.from_lists(lists, hourly(lists)))
+    items = {item for session in lists for item in session}
+    for session in ([], ["a"], ["a", "b"], ["c", "b", "a"]):
+        found = model.recommend(session, 5)
+        assert {r.item for r in found} == items
+        assert len(found) == len(items)
+        assert np.isfinite([r.score for r in found]).all()
+
+
+def test_items_that_training_lists_but_never_saw(make: Maker) -> None:
+    """A vocabulary may know more items than were clicked; they come last and break nothing."""
+    few = Sessions.from_lists(as_text([[0, 1, 2, 3]] * 2 + [[4, 5]]), [0] * 10)
+    model = make().fit(few[:2])
+    top, _ = model.top(Queries.of([[0], [4], []]), 6)
+    for row in top.tolist():
+        assert sorted(row) == list(range(6))
+
+
+def test_a_very_long_session(model: Recommender) -> None:
+    codes = np.random.default_rng(6).integers(0, N_ITEMS, 5000).astype(np.int32)
+    queries = Queries.of([codes, codes[:3]])
+    top, _ = model.top(queries, 10)
+    scores = model.score(queries)
+    assert np.isfinite(scores).all()
+    assert top.tolist() == [slow_top(row, 10) for row in scores]
+    ids = model.vocabulary.ids_of(codes)
+    assert [r.item for r in model.recommend(ids, 10)] == model.vocabulary.ids_of(top[0])
+
+
+def test_a_very_long_training_session(make: Maker) -> None:
+    session = chain_lists(200, 1, noise=0.2, seed=8, shortest=5000, longest=5000)
+    model = make().fit(Sessions.from_lists(session, hourly(session)))
+    assert len(model.recommend(session[0][:50], 20)) == 20
+
+
+def test_many_threads_get_the_serial_answers(model: Recommender) -> None:
+    sessions = [[f"item {item}" for item in s] for s in chain_lists(N_ITEMS + 3, 60, noise=0.5, seed=11)]
+    serial = [model.recommend(session, 10) for session in sessions]
+    fresh = nextclick.models.build(model.name, settings.values_of(model)).fit(TRAIN)
+    with ThreadPoolExecutor(16) as pool:  # the fresh model has nothing prepared yet: all start at once
+        assert list(pool.map(lambda s: fresh.recommend(s, 10), sessions * 3)) == serial * 3
+        batches = list(pool.map(lambda _: fresh.recommend_many(sessions * 2, 10), range(6)))
+    assert batches == [serial * 2] * 6
+
+
+def test_a_failed_fit_leaves_no_half_fitted_model() -> None:
+    """New items with old neighbours would send compiled loops outside their arrays."""
+    model = nextclick.VSKNN(day_decay=0.5).fit(TRAIN)
+    with pytest.raises(ConfigError, match="clock"):
+        model.fit(chain(300, 20, noise=0.1, seed=1, clock=False))
+    with pytest.raises(NotFittedError):
+        model.recommend(["item 1"])
+
+
+def test_bounded_index_gives_the_same_answers() -> None:
+    """As VMIS-kNN's docstring claims, also where the bound bites."""
+    for values in ({"sample_size": 5, "k": 3}, {"sample_size": 20, "k": 20}, {**VECTOR, "sample_size": 12}):
+        plain, bounded = (nextclick.models.build(name, values).fit(TRAIN) for name in ("vs-knn", "vmis-knn"))
+        assert answers(plain) == answers(bounded)
