@@ -48,9 +48,9 @@ class ShopConfig:
     median_clicks: float = 3.3  # median clicks of a session, before rounding up
     clicks_spread: float = 0.85  # standard deviation of the log of clicks per session
     explorers: float = 0.4  # share of sessions whose visitor looks deep into carousels
-    explorer_clicks: float = 1.5  # explorers' sessions are this many times as long as the others'
-    explorer_drift: float = 3.0  # explorers' intents drift this many times as often
-    explorer_repeats: float = 0.3  # explorers return to products seen this many times as often
+    explorer_clicks: float = 1.8  # explorers' sessions are this many times as long as the others'
+    explorer_drift: float = 4.0  # explorers' intents drift this many times as often
+    explorer_repeats: float = 0.1  # explorers return to products seen this many times as often
     bots: float = 0.001  # share of sessions that are crawlers with 200 to 600 clicks
 
     # Intent
@@ -64,7 +64,7 @@ class ShopConfig:
     intent_weight: float = 0.36  # a product of the intent's subcategory that matches the taste
     last_weight: float = 0.16  # a successor of the last click, times sequence
     before_weight: float = 0.10  # a successor of the click before it, times sequence
-    carousel_weight: float = 0.20  # a product of the carousel on the last click's page
+    carousel_weight: float = 0.24  # a product of the carousel on the last click's page
     repeat_weight: float = 0.08  # a product seen earlier in the session
     popular_weight: float = 0.15  # any product, by popularity and trend
     link_match: float = 0.8  # how much of taste and price counts among successors, 1 = as for the intent
@@ -76,7 +76,7 @@ class ShopConfig:
     carousel_max_products: int = 100  # sessions with more different products do not count: bots
     carousel_match: float = 0.4  # how much of taste and price counts at the carousel, 1 = as elsewhere
     carousel_intent: float = 1.0  # log-odds of products of the intent's subcategory over others
-    skim_depth: float = 5.0  # places over which a skimmer's interest falls to 1/e
+    skim_depth: float = 4.0  # places over which a skimmer's interest falls to 1/e
     explorer_place: float = 19.0  # place (0 = first) that explorers like best
     explorer_width: float = 6.0  # standard deviation, in places, around it
 
