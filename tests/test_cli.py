@@ -1,0 +1,271 @@
+"""The command line as a user types it: a small log of their own, from raw file to answers, and refusals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from nextclick import MODELS
+from nextclick.cli import COMMANDS, main
+
+NAMES = ["pop", "markov", "vs-knn"]
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def ok(*arguments: str | Path) -> Result:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refused(*arguments: str | Path) -> str:
+    """The message of a command that must fail as a user error: exit 1, no traceback, nothing on stdout."""
+    result = run(*arguments)
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a raw log, its prepared data and three fitted models, all made by the commands."""
+    folder = tmp_path_factory.mktemp("cli")
+    with (folder / "clicks.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["visit", "product", "when"])
+        for s in range(400):
+            for n in range(2 + s % 4):
+                when = f"2025-03-{1 + s // 20:02d} {s % 20:02d}:{n:02d}:00"
+                writer.writerow([f"visit {s}", f"café {(s * 7 + n) % 23}", when])
+    ok("prepare", folder / "clicks.csv", "--session", "visit", "--item", "product", "--time", "when",
+       "--out", folder / "data")  # fmt: skip
+    for name in NAMES:
+        ok("fit", folder / "data", name, "--out", folder / "models" / name)
+    return folder
+
+
+def test_help_of_every_command_has_an_example() -> None:
+    assert all(name in ok("--help").output for name in COMMANDS)
+    for name in COMMANDS:
+        assert "Example" in ok(name, "--help").output
+
+
+def test_help_does_not_wait_for_the_compiler() -> None:
+    code = "import sys, nextclick.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\nprint('numba' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines()[-1] == "False"
+
+
+def test_models_lists_and_describes_every_model() -> None:
+    listed = ok("models").output
+    described = json.loads(ok("models", "--json").stdout)
+    assert [one["name"] for one in described] == list(MODELS)
+    for name in MODELS:
+        assert name in listed
+        assert name in ok("models", name).output
+    assert "'vs-knn'" in refused("models", "vsknn")
+
+
+def test_fit_says_what_it_made(shop: Path, tmp_path: Path) -> None:
+    said = json.loads(ok("fit", shop / "data", "vs-knn", "--out", tmp_path / "m", "--set", "k=7").stdout)
+    assert said["model"] == "vs-knn"
+    assert said["settings"]["k"] == 7
+    assert said["path"] == str(tmp_path / "m")
+    manifest = json.loads((tmp_path / "m" / "manifest.json").read_text("utf-8"))
+    prepared = json.loads((shop / "data" / "prepare.json").read_text("utf-8"))
+    assert manifest["data"] == {"name": "data", "fingerprint": prepared["fingerprint"], "part": "train"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("kk=7", "did you mean 'k'"),
+        ("k=many", "a whole number"),
+        ("k=0", "at least 1"),
+        ("k", "name=value"),
+        ("weighting=cubic", "one of same, div"),
+        ("preset=papr", "did you mean 'paper'"),
+    ],
+)
+def test_fit_refuses_settings(shop: Path, tmp_path: Path, setting: str, message: str) -> None:
+    assert message in refused("fit", shop / "data", "vs-knn", "--out", tmp_path / "m", "--set", setting)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fit_refuses_to_overwrite_unless_told(shop: Path, tmp_path: Path) -> None:
+    ok("fit", shop / "data", "pop", "--out", tmp_path / "m")
+    assert "--overwrite" in refused("fit", shop / "data", "pop", "--out", tmp_path / "m")
+    ok("fit", shop / "data", "s-pop", "--out", tmp_path / "m", "--overwrite")
+    assert json.loads((tmp_path / "m" / "manifest.json").read_text("utf-8"))["model"] == "s-pop"
+
+
+def test_evaluate_writes_the_promised_json(shop: Path, tmp_path: Path) -> None:
+    dirs = [shop / "models" / name for name in NAMES]
+    shown = ok("evaluate", shop / "data", *dirs, "--k", "5,20", "--json", tmp_path / "r.json").stdout
+    report = json.loads((tmp_path / "r.json").read_text("utf-8"))
+    assert report["dataset"] == "data"
+    assert report["k"] == [5, 20]
+    assert report["pairs"] > 0
+    assert [model["name"] for model in report["models"]] == NAMES
+    for model in report["models"]:
+        assert model["path"] == str(shop / "models" / model["name"])
+        assert 0 <= model["recall@5"] <= model["recall@20"] <= 1
+        assert 0 <= model["mrr@20"] <= model["recall@20"]
+        assert model["predictions_per_second"] > 0
+        assert model["name"] in shown
+    kept = json.loads((shop / "models" / "pop" / "manifest.json").read_text("utf-8"))["metrics"]
+    assert kept["recall@20"] == report["models"][0]["recall@20"]
+
+
+def test_evaluate_writes_one_html_page(shop: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    ok("evaluate", shop / "data", shop / "models" / "markov", "--html", tmp_path / "r.html")
+    assert (tmp_path / "r.html").read_text("utf-8").lower().startswith("<!doctype html>")
+
+
+def test_evaluate_prints_json_alone_on_stdout(shop: Path) -> None:
+    report = json.loads(ok("evaluate", shop / "data", shop / "models" / "pop", "--json", "-").stdout)
+    assert report["protocol"] == "next"
+    more = ok("evaluate", shop / "data", shop / "models" / "pop", "--protocol", "remaining", "--json", "-")
+    assert "map@20" in json.loads(more.stdout)["models"][0]
+
+
+def test_evaluate_marks_restricted_candidates(shop: Path) -> None:
+    arguments = ["evaluate", shop / "data", shop / "models" / "pop", "--candidates", "top:10", "--json", "-"]
+    report = json.loads(ok(*arguments).stdout)
+    assert report["candidates"] == 10
+    assert any("overestimate" in note for note in report["notes"])
+
+
+def test_models_fitted_on_validation_may_not_be_judged_on_it(shop: Path, tmp_path: Path) -> None:
+    ok("fit", shop / "data", "pop", "--full", "--out", tmp_path / "m")
+    said = refused("evaluate", shop / "data", tmp_path / "m", "--part", "validation")
+    assert "has seen the validation sessions" in said
+    ok("evaluate", shop / "data", shop / "models" / "pop", "--part", "validation")
+
+
+def test_evaluate_tells_models_of_the_same_name_apart(shop: Path, tmp_path: Path) -> None:
+    for parent in ("a", "b"):
+        ok("fit", shop / "data", "pop", "--out", tmp_path / parent / "m")
+    shown = ok("evaluate", shop / "data", tmp_path / "a" / "m", tmp_path / "b" / "m", "--json", "-").stdout
+    assert [model["name"] for model in json.loads(shown)["models"]] == ["a/m", "b/m"]
+
+
+def test_recommend_answers_in_own_ids(shop: Path) -> None:
+    answer = json.loads(ok("recommend", shop / "models" / "markov", "café 3", "-k", "3").stdout)
+    assert answer["items"][0]["item"] == "café 4"
+    assert len(answer["items"]) == 3
+    assert not answer["fallback"]
+    table = ok("recommend", shop / "models" / "markov", "café 3", "-k", "3", "--format", "table").stdout
+    assert "café 4" in table
+
+
+def test_recommend_says_what_it_does_not_know(shop: Path) -> None:
+    result = ok("recommend", shop / "models" / "markov", "never seen", "-k", "4")
+    answer = json.loads(result.stdout)
+    assert answer["unknown"] == ["never seen"]
+    assert answer["fallback"]
+    assert len(answer["items"]) == 4
+    assert "never seen" in result.stderr
+
+
+def test_recommend_for_a_file_equals_one_at_a_time(shop: Path, tmp_path: Path) -> None:
+    model = shop / "models" / "vs-knn"
+    sessions = {"s1": ["café 3"], "s2": ["café 9", "nothing", "café 10"], "s3": []}
+    lines = [json.dumps({"session": name, "items": items}) for name, items in sessions.items()]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines), "utf-8")
+    ok("recommend", model, "--sessions", tmp_path / "in.jsonl", "--out", tmp_path / "out.jsonl", "-k", "5")
+    answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+    assert [answer.pop("session") for answer in answers] == list(sessions)
+    for answer, items in zip(answers[:2], [["café 3"], ["café 9", "nothing", "café 10"]], strict=True):
+        assert answer == json.loads(ok("recommend", model, *items, "-k", "5").stdout)
+
+
+def test_recommend_reads_a_click_log_in_any_order(shop: Path, tmp_path: Path) -> None:
+    rows = ["visit,product,when", "b,café 5,2025-04-01 10:00:00", "a,café 4,2025-04-01 09:01:00",
+            "a,café 3,2025-04-01 09:00:00"]  # fmt: skip
+    (tmp_path / "today.csv").write_text("\n".join(rows), "utf-8")
+    columns = ["--session", "visit", "--item", "product", "--time", "when"]
+    said = ok("recommend", shop / "models" / "markov", "--sessions", tmp_path / "today.csv", "--out",
+              tmp_path / "lists.csv", "-k", "1", *columns)  # fmt: skip
+    assert json.loads(said.stdout) == {"sessions": 2, "fallbacks": 0, "unknown_items": 0}
+    with (tmp_path / "lists.csv").open(encoding="utf-8", newline="") as file:
+        lists = list(csv.DictReader(file))
+    assert [(row["session"], row["item"]) for row in lists] == [("a", "café 5"), ("b", "café 6")]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 2"),
+        ("[1]", "line 2"),
+        ('{"session": 1}', "items"),
+        ('{"items": "abc"}', "list of ids"),
+        ('{"items": [1.5]}', "list of ids"),
+        ('{"items": [null]}', "list of ids"),
+    ],
+)
+def test_recommend_names_the_bad_line(shop: Path, tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "in.jsonl").write_text('{"session": "s", "items": ["café 1"]}\n' + line + "\n", "utf-8")
+    said = refused("recommend", shop / "models" / "pop", "--sessions", tmp_path / "in.jsonl", "--out",
+                   tmp_path / "out.jsonl")  # fmt: skip
+    assert message in said
+    assert not (tmp_path / "out.jsonl").exists()
+    assert [file.name for file in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_recommend_refuses_other_endings_and_half_options(shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"items": ["café 1"]}', "utf-8")
+    model = shop / "models" / "pop"
+    assert ".csv" in refused(
+        "recommend", model, "--sessions", tmp_path / "in.jsonl", "--out", tmp_path / "o.xml"
+    )
+    assert "no such file" in refused(
+        "recommend", model, "--sessions", tmp_path / "no.jsonl", "--out", tmp_path / "o.csv"
+    )
+    assert run("recommend", model).exit_code == 2
+    assert run("recommend", model, "--sessions", tmp_path / "in.jsonl").exit_code == 2
+
+
+def test_wrong_directories_are_named(shop: Path, tmp_path: Path) -> None:
+    assert "no prepared data here" in refused("fit", tmp_path, "pop", "--out", tmp_path / "m")
+    assert "no model here" in refused("evaluate", shop / "data", tmp_path)
+    assert "no model here" in refused("recommend", shop / "data", "x")
+    assert "not a model" not in refused("fit", shop / "models" / "pop", "pop", "--out", tmp_path / "m")
+
+
+def test_demo_makes_everything(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("PIL")
+    small = ["--set", "sessions=4000", "--set", "products=400"]
+    shown = ok("demo", "--out", tmp_path / "demo", *small).output
+    made = tmp_path / "demo"
+    assert {path.name for path in made.iterdir()} == {"shop", "data", "models", "report.html", "report.json"}
+    assert "oracle" in shown
+    report = json.loads((made / "report.json").read_text("utf-8"))
+    figures = {model["name"]: model["recall@20"] for model in report["models"]}
+    assert set(figures) == {"pop", "markov", "item-knn", "vs-knn"}
+    assert figures["vs-knn"] > 2 * figures["pop"]
+    assert "exists already" in refused_demo(tmp_path / "demo", *small)
+
+
+def refused_demo(out: Path, *arguments: str) -> str:
+    result = run("demo", "--out", out, *arguments)
+    assert result.exit_code == 1
+    return result.stderr
+
+
+@pytest.mark.parametrize("assignment", ["sessions=many", "sesions=4", "image=-1"])
+def test_demo_refuses_a_wrong_shop(tmp_path: Path, assignment: str) -> None:
+    assert assignment.split("=")[0][:3] in refused("demo", "--out", tmp_path / "demo", "--set", assignment)
+    assert list(tmp_path.iterdir()) == []
