@@ -147,8 +147,12 @@ class SKNN(SessionKNN):
         "paper": {"k": 100, "sample_size": 500, "similarity": "cosine", "last_clicks": None},
     }
 
+    k: int = field(default=500, metadata=about("neighbouring sessions that vote", low=1))
     sample_size: int = field(
         default=500, metadata=about("most recent sessions sharing an item that are compared", low=1)
+    )
+    last_clicks: int | None = field(
+        default=2, metadata=about("use only the last clicks of the prefix; none: all of them", low=1)
     )
     similarity: Literal["cosine", "jaccard", "dice"] = field(
         default="cosine", metadata=about("similarity of two sets of items")
@@ -182,14 +186,17 @@ class VSKNN(SessionKNN):
         },
     }  # fmt: skip
 
-    k: int = field(default=500, metadata=about("neighbouring sessions that vote", low=1))
+    k: int = field(default=200, metadata=about("neighbouring sessions that vote", low=1))
     sample_size: int = field(
-        default=5000, metadata=about("most recent sessions sharing an item that are compared", low=1)
+        default=1000, metadata=about("most recent sessions sharing an item that are compared", low=1)
     )
-    weighting: Weighting = field(default="quadratic", metadata=about(_POSITION))
-    score_weighting: Weighting = field(default="quadratic", metadata=about(_STEP))
+    last_clicks: int | None = field(
+        default=5, metadata=about("use only the last clicks of the prefix; none: all of them", low=1)
+    )
+    weighting: Weighting = field(default="log", metadata=about(_POSITION))
+    score_weighting: Weighting = field(default="div", metadata=about(_STEP))
     idf: float = field(
-        default=1.0,
+        default=5.0,
         metadata=about("how much rare items gain: score times 1 + idf * ln(sessions/clicks)", low=0),
     )
     idf_similarity: bool = field(
