@@ -259,7 +259,7 @@ def test_demo_makes_everything(tmp_path: Path) -> None:
     report = json.loads((made / "report.json").read_text("utf-8"))
     figures = {model["name"]: model["recall@20"] for model in report["models"]}
     assert set(figures) == {"pop", "markov", "item-knn", "vs-knn"}
-    assert figures["vs-knn"] > 2 * figures["pop"]
+    assert figures["vs-knn"] > figures["pop"] + 0.2
     assert "exists already" in refused_demo(tmp_path / "demo", *small)
 
 
