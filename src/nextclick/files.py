@@ -34,20 +34,24 @@ def new_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
             yield aside
             aside.chmod(0o755)
             if target.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-                target.rename(old / target.name)
-                try:
-                    aside.rename(target)
-                except OSError:
-                    (old / target.name).rename(target)
-                    raise
-                finally:
-                    shutil.rmtree(old, ignore_errors=True)
+                _replace(target, aside)
             else:
                 aside.rename(target)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def _replace(target: Path, aside: Path) -> None:
+    """Let ``aside`` take the name of ``target``; interrupted in between, the old one gets its name back."""
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    try:
+        target.rename(old / target.name)
+        aside.rename(target)
+    finally:
+        if not target.exists():
+            (old / target.name).rename(target)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager
