@@ -16,6 +16,9 @@ from typing import Any, Literal
 
 from nextclick.errors import ConfigError, nearest
 
+LARGEST = 2**31 - 1
+"""Whole numbers beyond are refused: compiled code, which adds to them, would fail or wrap around."""
+
 
 def about(meaning: str, *, low: float | None = None, high: float | None = None) -> dict[str, Any]:
     """Return field metadata: what a setting means (with its unit and source) and its inclusive range."""
@@ -47,7 +50,8 @@ def check(model: Any) -> None:
         if value is None and type(None) in kinds:
             continue
         if float in kinds and isinstance(value, int) and not isinstance(value, bool):
-            object.__setattr__(model, field.name, float(value))
+            value = _as_float(value)
+            object.__setattr__(model, field.name, value)
         elif not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise ConfigError(
                 f"{where}: expected {describe_type(field, hints)}, found {type(value).__name__}"
@@ -57,6 +61,8 @@ def check(model: Any) -> None:
             raise ConfigError(f"{where}: expected a finite number")
         if (low is not None and value < low) or (high is not None and value > high):
             raise ConfigError(f"{where}: expected {describe_type(field, hints)}")
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ConfigError(f"{where}: expected a whole number of at most {LARGEST}")
 
 
 def check_names(model: type[Any], given: Iterable[str]) -> None:
@@ -108,6 +114,13 @@ def describe_type(field: Field[Any], hints: Mapping[str, Any]) -> str:
     if low is not None:
         return f"{text} of at least {low:g}"
     return f"{text} of at most {high:g}" if high is not None else text
+
+
+def _as_float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf  # refused as not finite
 
 
 def _choices(hint: Any) -> tuple[Any, ...] | None:
