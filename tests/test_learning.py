@@ -26,7 +26,7 @@ REACHED = {
     "vmis-knn": 0.7,  # as vs-knn, on a bounded index
     "stan": 0.7,  # as vs-knn, with other weights (0.85)
     "item-knn": 0.6,  # co-occurrence looks both ways, so items of the session itself stand before (0.75)
-    "sknn": 0.5,  # sets of items: what followed the first click weighs as much as what followed the last (0.63)
+    "sknn": 0.5,  # sets of items: what follows the first click weighs like what follows the last (0.63)
 }
 NO_REMINDER = {"sknn", "vs-knn", "vmis-knn", "stan"}  # what was clicked already is never next on a chain
 ORDER_BLIND = {"pop", "s-pop"}
