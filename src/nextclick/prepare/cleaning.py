@@ -216,8 +216,8 @@ class Run:
             "clicks": self.clicks,
         }
 
-        def fill(text: str) -> str:
-            return self.words.fill(text, **limits)
+        def fill(text: str, **values: str) -> str:
+            return self.words.fill(text, **limits, **values)
 
         self.progress("filter")
         engine.table("sizes", fill(steps.SIZES))
@@ -231,7 +231,7 @@ class Run:
         relax = "--min-length and --max-length"
         self.record.add("session length", lengths, (n_sessions, n_clicks or 0, n_items), relax)
         engine.table("rare_items", fill(steps.RARE_ITEMS))
-        engine.view("common_clicks", fill(steps.COMMON_CLICKS))
+        engine.view("common_clicks", fill(steps.COMMON_CLICKS, source="fit_clicks"))
         engine.table("spans", fill(steps.SPANS))
         n_sessions, n_clicks = engine.rows("SELECT COUNT(*), SUM(n) FROM spans")[0]
         n_items = engine.rows(fill(steps.N_COMMON))[0][0]
@@ -240,7 +240,9 @@ class Run:
         self.record.add("item support", support, (n_sessions, n_clicks or 0, n_items), relax)
         self.progress("rank sessions")
         engine.table("ranked", fill(steps.RANKED))
-        engine.table("kept", self.words.fill(steps.KEPT))
+        # Only sessions of the right length are ranked, so that condition need not be looked at again.
+        engine.view("clicks_of_common_items", fill(steps.COMMON_CLICKS, source=self.clicks))
+        engine.table("kept", fill(steps.KEPT, source="clicks_of_common_items"))
         engine.drop("sizes", "spans", self.clicks)
         counts = engine.rows(self.words.fill(steps.SIZE_OF, ranked="ranked", kept="kept"))[0]
         why = f"sessions that still have {options.min_length} clicks or more"

@@ -275,12 +275,15 @@ def _look_text(file: Path) -> Look:
         with file.open("rb") as raw:
             zipped = raw.read(2) == b"\x1f\x8b"
         opened = gzip.open if zipped else open
-        with opened(file, "rt", encoding="utf-8-sig", newline="") as stream:
+        # Only the first row has to be UTF-8 here: lines further down are counted if they are not.
+        with opened(file, "rt", encoding="utf-8-sig", errors="replace", newline="") as stream:
             first_line = stream.readline(1_000_000)
             delimiter = max(",;\t|", key=first_line.count)
             stream.seek(0)
             rows: Iterable[list[str]] = csv.reader(stream, delimiter=delimiter)
             first = next(iter(rows), [])
+    if "\ufffd" in first_line or "\0" in first_line:
+        raise DataError(f"{file}: not UTF-8 text; convert it, e.g. with iconv -t UTF-8")
     if len(first) < 2:
         raise DataError(
             f"{file}: no columns found in its first line {first_line.strip()[:80]!r}; "
@@ -299,8 +302,6 @@ class _readable:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, UnicodeDecodeError):
-            raise DataError(f"{self.file}: not UTF-8 text; convert it, e.g. with iconv -t UTF-8") from error
         if isinstance(error, OSError | EOFError | csv.Error | zlib.error):
             raise unreadable(self.file, error) from error
 

@@ -38,7 +38,7 @@ class Spark:
             raise MissingExtraError("--engine spark", "spark") from None
         self.work = work.absolute()
         self.scanned: Sequence[Source] = ()
-        self.kept: dict[str, Any] = {}
+        self.lines: list[Any] = []
         running = SparkSession.getActiveSession()
         self.own = running is None
         base = running or _start(SparkSession, self.work)
@@ -61,7 +61,8 @@ class Spark:
     def __exit__(self, *error: object) -> None:
         for engine in self.delivered:
             engine.__exit__()
-        self.drop(*list(self.kept))
+        for lines in self.lines:
+            lines.unpersist()
         if self.own:
             self.session.stop()
 
@@ -74,7 +75,11 @@ class Spark:
             parts.append(raw_sql(source, name, self.dialect))
             if not source.parquet:
                 parts[-1] += f" WHERE {_BROKEN} IS NULL"
-        self.view("raw", " UNION ALL ".join(parts))
+        union = " UNION ALL ".join(parts)
+        if all(source.parquet for source in sources):
+            self.view("raw", union)
+        else:
+            self.table("raw", union)
 
     def _read(self, source: Source, name: str) -> None:
         paths = [str(file.absolute()) for file in source.files]
@@ -92,7 +97,7 @@ class Spark:
             mode="PERMISSIVE",
             columnNameOfCorruptRecord=_BROKEN,
         )
-        self.kept[name] = lines.persist()
+        self.lines.append(lines.persist())
         lines.createOrReplaceTempView(name)
 
     def unreadable_lines(self) -> tuple[int, str | None]:
@@ -107,9 +112,13 @@ class Spark:
         return count, example
 
     def table(self, name: str, sql: str) -> None:
+        folder = str(self.work / "tables" / name)
+
         def compute() -> None:
-            self.kept[name] = self.session.sql(sql).persist()
-            self.kept[name].createOrReplaceTempView(name)
+            # Written, not cached: the plan of a cached table drags along those of all tables before it.
+            made = self.session.sql(sql)
+            made.write.parquet(folder)
+            self.session.read.schema(made.schema).parquet(folder).createOrReplaceTempView(name)
 
         self._run(compute)
 
@@ -117,11 +126,8 @@ class Spark:
         self._run(lambda: self.session.sql(sql).createOrReplaceTempView(name))
 
     def drop(self, *names: str) -> None:
-        """Nothing is freed before the end: later tables are computed from earlier ones when first used."""
-        if set(names) >= set(self.kept):
-            for table in self.kept.values():
-                table.unpersist()
-            self.kept.clear()
+        for name in names:
+            shutil.rmtree(self.work / "tables" / name, ignore_errors=True)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         return self._run(lambda: [tuple(row) for row in self.session.sql(sql).collect()])

@@ -122,7 +122,7 @@ N_FIT = "SELECT (SELECT COUNT(*) FROM sizes) - (SELECT COUNT(*) FROM odd_session
 
 RARE_ITEMS = "SELECT item FROM item_sizes WHERE n_train < {support}"
 
-COMMON_CLICKS = """SELECT session, item, time{extra} FROM fit_clicks AS c
+COMMON_CLICKS = """SELECT session, item, time{extra} FROM {source} AS c
 WHERE session >= {first_test} OR NOT EXISTS (SELECT 1 FROM rare_items AS r WHERE r.item = c.item)"""
 
 # Test clicks on rare items stay, so there their items still count.
@@ -135,7 +135,7 @@ RANKED = """SELECT CAST(ROW_NUMBER() OVER (ORDER BY CASE WHEN session < {first_t
 last_time, session) - 1 AS INT) AS rank, session, n, first_time, last_time FROM spans WHERE n >= {shortest}"""
 
 KEPT = """SELECT r.rank AS rank, c.item AS item, c.time AS time{c_extra}
-FROM common_clicks AS c JOIN ranked AS r ON r.session = c.session"""
+FROM {source} AS c JOIN ranked AS r ON r.session = c.session"""
 
 N_BELOW = "SELECT COUNT(*) FROM ranked WHERE session < {first_test}"
 RANKS_UP_TO = "SELECT COUNT(*) FROM {ranked} WHERE rank < {below} AND last_time <= {time}"
