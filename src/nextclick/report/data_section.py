@@ -119,7 +119,7 @@ def _splits(dataset: Dataset) -> Html:
     if not dataset.sessions.clock:
         when = "First click (order)", "Last click (order)"
     head = ["Part", "Sessions", "Clicks", "Clicks to predict", *when]
-    table = markup.table("Models are fitted on training, chosen on validation, reported on test", head, rows)
+    table = markup.table("The parts, in order of time", head, rows)
     a, b = dataset.known
     known = f"Training clicks name {numbers.plural(a, 'item')}"
     known += f", training and validation together {b:,}." if b != a else "."
@@ -171,7 +171,7 @@ def _charts(dataset: Dataset, found: Statistics) -> Html:
             figure(
                 data_charts.density(found.density, begins),
                 "Clicks over time.",
-                "Later parts are tested on, never fitted on.",
+                "Where training ends and the later parts begin.",
             )
         )
     else:

@@ -18,7 +18,7 @@ LABELS = {
     "mrr": "MRR",
     "ndcg": "NDCG",
     "precision": "Precision",
-    "remaining_recall": "Recall of remaining",
+    "remaining_recall": "Rem. recall",
     "map": "MAP",
     "coverage": "Coverage",
     "popularity": "Popularity",

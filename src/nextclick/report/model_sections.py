@@ -262,7 +262,7 @@ def measured(findings: Findings) -> list[Html]:
     if report.protocol == "remaining":
         lines.insert(
             1,
-            "Recall, MRR and NDCG look at the next click alone; precision, recall of remaining and "
+            "Recall, MRR and NDCG look at the next click alone; precision, remaining (rem.) recall and "
             "MAP at all different items still to come in the session.",
         )
     parts = [markup.items(lines)]
