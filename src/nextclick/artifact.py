@@ -7,13 +7,14 @@ arrays.safetensors   what the model learnt, and the item ids
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nextclick import __version__, settings
 from nextclick.errors import ArtifactError, ConfigError
-from nextclick.files import new_directory, new_file, sha256, write_json
+from nextclick.files import new_directory, sha256, write_json
 from nextclick.recommender import Recommender
 from nextclick.sessions import Vocabulary
 
@@ -32,12 +33,17 @@ def save(
     Raises NotFittedError before fit, and DataError when ``path`` exists or the disk is full.
     """
     import numpy as np
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     arrays = dict(model.state())
     arrays |= {_IDS + name: array for name, array in model.vocabulary.to_arrays().items()}
     with new_directory(path, overwrite=overwrite) as aside:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, aside / _ARRAYS)
+        try:
+            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, aside / _ARRAYS)
+        except SafetensorError as error:  # a full disk, for example, which is no OSError here
+            number = re.search(r"os error (\d+)", str(error))
+            raise (OSError(int(number[1]), str(error)) if number else error) from error
         manifest = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -71,7 +77,7 @@ def load(path: str | Path) -> Recommender:
         _check_file(path / name, expected)
     try:
         arrays = load_file(path / _ARRAYS)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:  # some types have no array
         raise ArtifactError(f"{path / _ARRAYS}: unreadable ({error}); fit the model again") from error
     ids = {name.removeprefix(_IDS): array for name, array in arrays.items() if name.startswith(_IDS)}
     state = {name: array for name, array in arrays.items() if not name.startswith(_IDS)}
@@ -85,7 +91,10 @@ def load(path: str | Path) -> Recommender:
             f"{path}: the manifest counts {manifest['n_items']} items, the arrays hold {len(vocabulary)}"
         )
     model.facts = manifest["facts"]
-    return model.restore(state, vocabulary)
+    try:
+        return model.restore(state, vocabulary)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from error
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -97,7 +106,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise ArtifactError(
             f"{path}: no model here (no manifest.json); fit one with: nextclick fit DATA MODEL --out {path}"
         ) from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ArtifactError(f"{file}: unreadable ({error}); fit the model again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ArtifactError(f"{file}: not a model of nextclick")
@@ -113,14 +122,15 @@ def read_manifest(path: Path) -> dict[str, Any]:
             raise ArtifactError(f"{file}: damaged, {name!r} is missing or wrong; fit the model again")
     if set(manifest["files"]) != {_ARRAYS}:
         raise ArtifactError(f"{file}: damaged, it names other files than {_ARRAYS}; fit the model again")
+    if not isinstance(manifest["files"][_ARRAYS], dict):
+        raise ArtifactError(f"{file}: damaged, it does not describe {_ARRAYS}; fit the model again")
     return manifest
 
 
 def record(path: Path, **about: Any) -> None:
     """Add entries to a saved model's manifest, for example its metrics."""
     manifest = read_manifest(path)
-    with new_file(path / "manifest.json") as aside:
-        aside.write_text(json.dumps({**manifest, **about}, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    write_json(path / "manifest.json", {**manifest, **about})
 
 
 def _check_file(file: Path, expected: Mapping[str, Any]) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Called with (done, total) while a long answer is worked out."""
 
+_SAVED_TYPES = {"i4", "i8", "f4", "f8", "b1", "u1"}  # what compiled loops and networks are made for
 _BLOCK = 1 << 24  # scores held at once by a dense recommender: 64 MiB of float32
 
 
@@ -133,6 +134,12 @@ class Recommender(ABC):
         """
         if len(sessions.items) == 0:
             raise DataError(f"{self.name}: cannot fit on zero clicks; the training part is empty")
+        if (
+            sessions.offsets[0] != 0
+            or sessions.offsets[-1] != len(sessions.items)
+            or (sessions.lengths < 0).any()
+        ):
+            raise DataError(f"{self.name}: the sessions are damaged, their clicks and offsets do not agree")
         if not 0 <= sessions.items.min() <= sessions.items.max() < sessions.n_items:
             raise DataError(
                 f"{self.name}: cannot fit on clicks on items beyond the {sessions.n_items} known ones; fit "
@@ -252,6 +259,9 @@ class Recommender(ABC):
         self.vocabulary = vocabulary
         with self._all_or_nothing():
             try:
+                for of, array in state.items():
+                    if array.dtype.str[1:] not in _SAVED_TYPES:
+                        raise ArtifactError(f"{self.name}: the saved {of} cannot hold {array.dtype}")
                 self.support = state["support"]
                 whole = np.issubdtype(self.support.dtype, np.integer)
                 if self.support.shape != (len(vocabulary),) or not whole:

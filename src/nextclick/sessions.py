@@ -30,7 +30,8 @@ FORMAT_VERSION = 1
 class Vocabulary:
     """The users' own item ids, one per item code; ids are all integers or all text.
 
-    ids: the id of each code, in code order.  Raises DataError when an id occurs twice.
+    ids: the id of each code, in code order.  An id that stands twice raises DataError as soon as a code
+    is asked for, not before: large vocabularies open without a look at every id.
     """
 
     def __init__(self, ids: NDArray[np.int64] | Sequence[str]) -> None:
@@ -65,9 +66,11 @@ class Vocabulary:
         if self._numbers is None:
             return self._codes.get(str(item), UNKNOWN)
         try:
-            return self._codes.get(int(item), UNKNOWN)
-        except ValueError:
+            number = int(item)
+        except (ValueError, TypeError, OverflowError):
             return UNKNOWN
+        # int() is generous: it reads 1.5, True, "1_2" and "012", which are the names of no item.
+        return self._codes.get(number, UNKNOWN) if str(number) == str(item) else UNKNOWN
 
     def codes_of(self, items: Iterable[ItemId]) -> NDArray[np.int32]:
         """Return the codes of users' ids, UNKNOWN (-1) where an id is not in the vocabulary."""
@@ -87,11 +90,16 @@ class Vocabulary:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Vocabulary:
-        """Rebuild a vocabulary from ``to_arrays``."""
-        if "ids" in arrays:
-            return cls(arrays["ids"])
-        raw, ends = arrays["ids_utf8"].tobytes(), arrays["ids_ends"].tolist()
-        return cls([raw[a:b].decode("utf-8") for a, b in zip([0, *ends], ends, strict=False)])
+        """Rebuild a vocabulary from ``to_arrays``. Raises ValueError when the arrays do not fit."""
+        numbers, raw, ends = (arrays.get(name) for name in ("ids", "ids_utf8", "ids_ends"))
+        if numbers is not None and numbers.ndim == 1 and numbers.dtype == np.int64:
+            return cls(numbers)
+        if raw is None or ends is None or ends.dtype != np.int64 or ends.ndim != 1 or raw.dtype != np.uint8:
+            raise ValueError("the item ids are missing or of a wrong type")
+        if (np.diff(ends, prepend=0) < 0).any() or (ends[-1] if len(ends) else 0) != raw.size:
+            raise ValueError("the item ids do not fit together")
+        text, cuts = raw.tobytes(), ends.tolist()
+        return cls([text[a:b].decode("utf-8") for a, b in zip([0, *cuts], cuts, strict=False)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,12 +172,19 @@ class Sessions:
         counts = Counter(item for session in lists for item in session)
         if not counts:
             raise DataError("no clicks: at least one session with one item is needed")
-        if len(kinds := {type(item) for item in counts}) > 1:
-            raise DataError(
-                f"item ids must be all integers or all text, found {sorted(k.__name__ for k in kinds)}"
-            )
+        kinds = {type(item) for item in counts}
+        if len(kinds) > 1 or not (
+            issubclass(kind := kinds.pop(), str | int | np.integer) and kind is not bool
+        ):
+            found = sorted({type(item).__name__ for item in counts})
+            raise DataError(f"item ids must be all integers or all text, found {found}")
         ranked: list[Any] = sorted(counts, key=lambda item: (-counts[item], item))
-        vocabulary = Vocabulary(ranked if isinstance(ranked[0], str) else np.array(ranked, np.int64))
+        try:
+            vocabulary = Vocabulary(ranked if isinstance(ranked[0], str) else np.array(ranked, np.int64))
+        except OverflowError:
+            raise DataError(
+                "item ids must be integers of at most 64 bits; give larger ones as text"
+            ) from None
         items = vocabulary.codes_of(item for session in lists for item in session)
         offsets = np.r_[0, np.cumsum([len(session) for session in lists])].astype(np.int64)
         stamps = np.arange(len(items), dtype=np.int64) if times is None else np.array([*times], np.int64)
@@ -277,6 +292,13 @@ class Dataset:
         """
         path = Path(path)
         info = _read_info(path)
+        try:
+            return cls._opened(path, info)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise ArtifactError(f"{path}: damaged ({error!r}); prepare the data again") from error
+
+    @classmethod
+    def _opened(cls, path: Path, info: dict[str, Any]) -> Dataset:
         arrays = {}
         for name, size in info["arrays"].items():
             file = path / "arrays" / name
@@ -299,6 +321,10 @@ class Dataset:
             info["splits"][part]["sessions"] for part in ("train", "validation", "test")
         )
         known = (info["n_items"]["train"], info["n_items"]["full"])
+        clicks = {len(arrays[name]) for name in ("items", "times", "events") if name in arrays}
+        agree = 0 <= a <= b <= c == len(sessions) and 0 <= known[0] <= known[1] <= sessions.n_items
+        if not agree or clicks != {int(sessions.offsets[-1])} or sessions.n_items != len(sessions.vocabulary):
+            raise ValueError("its counts do not agree with its arrays")
         return cls(info["name"], sessions, (a, b, c), known, info)
 
 
@@ -311,15 +337,16 @@ def _read_info(path: Path) -> dict[str, Any]:
         raise ArtifactError(
             f"{path}: no prepared data here{hint}; make it with: nextclick prepare LOG --out {path}"
         ) from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ArtifactError(
             f"{path / 'prepare.json'}: unreadable ({error}); prepare the data again"
         ) from error
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         raise ArtifactError(f"{path / 'prepare.json'}: not a prepared data set of nextclick")
-    if info["format_version"] > FORMAT_VERSION:
+    version = info.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
         raise ArtifactError(
-            f"{path}: written in format {info['format_version']}, this version reads up to {FORMAT_VERSION}: "
+            f"{path}: written in format {version}, this version reads up to {FORMAT_VERSION}: "
             "upgrade nextclick"
         )
     return info
