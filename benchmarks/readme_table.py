@@ -1,0 +1,96 @@
+"""Write the measured figures of results/accuracy.json into the README, between its markers.
+
+python benchmarks/readme_table.py           writes
+python benchmarks/readme_table.py --check   exits with 1 if the README is not up to date
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nextclick import MODELS
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+RESULTS = ROOT / "benchmarks" / "results" / "accuracy.json"
+START, END = "<!-- accuracy -->", "<!-- /accuracy -->"
+DATASETS = {"yoochoose64": "YooChoose 1/64", "diginetica": "Diginetica"}
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table: a line per model and settings, measured beside published figures.
+
+    rows: as in results/accuracy.json; shown are the defaults, and settings that a paper reports on.
+    """
+    by_key: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        by_key.setdefault((row["model"], row["settings"]), {})[row["dataset"]] = row
+    heads = [
+        "model",
+        "settings",
+        *(text for name in DATASETS.values() for text in (name, "published")),
+        "source",
+    ]
+    lines = [_line(heads), _line(["---"] * len(heads))]
+    for model, about in MODELS.items():
+        found = [(settings, by) for (name, settings), by in by_key.items() if name == model]
+        shown = [
+            (s, by) for s, by in found if s == "defaults" or any(row.get("published") for row in by.values())
+        ]
+        for settings, by in shown or [("", {})]:
+            cells = [f"`{model}`", settings]
+            for dataset in DATASETS:
+                row = by.get(dataset)
+                cells += [_pair(row), _published(row)]
+            lines.append(_line([*cells, about.source]))
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _pair(figures: Mapping[str, Any] | None) -> str:
+    return "" if figures is None else f"{figures['recall@20']:.3f} / {figures['mrr@20']:.3f}"
+
+
+def _published(row: Mapping[str, Any] | None) -> str:
+    if row is None or not row.get("published"):
+        return ""
+    return f"{_pair(row['published'])}, {row['published']['source']}"
+
+
+def filled(readme: str) -> str:
+    """Return the README with the table between its markers; without results, with a sentence instead."""
+    before, start, rest = readme.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise ValueError(f"README.md lacks the markers {START} and {END}")
+    if RESULTS.exists():
+        content = table(json.loads(RESULTS.read_text("utf-8"))["rows"])
+    else:
+        content = (
+            "Measured figures appear here once `python benchmarks/accuracy.py` has written them.\n\n"
+            + table([])
+        )
+    return f"{before}{START}\n{content}\n{END}{after}"
+
+
+def main() -> int:
+    """Write the README, or only say whether it is up to date; return the exit code."""
+    readme = README.read_text("utf-8")
+    new = filled(readme)
+    if "--check" in sys.argv[1:]:
+        if new != readme:
+            print("README.md is not up to date: run python benchmarks/readme_table.py", file=sys.stderr)
+        return int(new != readme)
+    README.write_text(new, "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
