@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextclick.errors import DataError
-from nextclick.prepare.sources import Dialect, Source, raw_sql, unreadable
+from nextclick.prepare.sources import Dialect, Source, literal, raw_sql, unreadable
 
 
 class Engine(Protocol):
@@ -77,7 +77,8 @@ class DuckDB:
                 "autoload_known_extensions": False,
             }
         )
-        allowed = ", ".join(_text(str(path)) for path in readable)
+        names = {name for path in readable for name in (str(path), literal(path))}
+        allowed = ", ".join(_text(name) for name in sorted(names))
         for setting in (
             "TimeZone = 'UTC'",
             "enable_progress_bar = false",
@@ -186,7 +187,7 @@ class DuckDB:
 def export(engine: DuckDB, tables: dict[str, Path]) -> None:
     """Give Parquet folders written by another engine the names that the last stage reads."""
     for name, folder in tables.items():
-        engine.view(name, f"SELECT * FROM read_parquet({_text(str(folder / '*.parquet'))})")
+        engine.view(name, f"SELECT * FROM read_parquet({_text(f'{literal(folder)}/*.parquet')})")
 
 
 def _explained(error: BaseException, sources: Sequence[Source], work: Path) -> BaseException:
@@ -212,7 +213,7 @@ def _explained(error: BaseException, sources: Sequence[Source], work: Path) -> B
 
 def _reader(source: Source) -> str:
     """Return the table function that reads the files, every value of text files as it is written."""
-    files = ", ".join(_text(str(file)) for file in source.files)
+    files = ", ".join(_text(literal(file)) for file in source.files)
     if source.parquet:
         return f"read_parquet([{files}])"
     columns = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in source.kinds)
