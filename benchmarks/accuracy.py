@@ -40,6 +40,7 @@ ROWS: list[tuple[str, str, dict[str, Any], dict[str, tuple[float, float, str]]]]
         {"preset": "paper"},
         {"yoochoose64": (0.60, 0.237, REFERENCE), "diginetica": (0.49, 0.173, REFERENCE)},
     ),
+    ("sknn", "preset=paper similarity=jaccard", {"preset": "paper", "similarity": "jaccard"}, {}),
     ("vs-knn", "defaults", {}, {}),
     (
         "vs-knn",

@@ -86,11 +86,7 @@ class ItemKNN:
 
 
 class SessionKNN:
-    """SKNN, VS-kNN and STAN by their settings.
-
-    newest_first: equal similarities go to the more recent session; False leaves them in the order in
-    which a Python set of session numbers happens to be walked, as research code does.
-    """
+    """SKNN, VS-kNN and STAN by their settings; equal similarities go to the more recent session."""
 
     def __init__(
         self,
@@ -103,12 +99,12 @@ class SessionKNN:
         lambda_spw: float | None = None,
         lambda_snh_sessions: float | None = None,
         lambda_inh: float | None = None,
-        newest_first: bool = True,
+        last_clicks: int | None = None,
     ) -> None:
         self.k, self.sample_size, self.similarity = k, sample_size, similarity
         self.weighting, self.score_weighting, self.idf = weighting, score_weighting, idf
         self.lambda_spw, self.lambda_snh, self.lambda_inh = lambda_spw, lambda_snh_sessions, lambda_inh
-        self.newest_first = newest_first
+        self.last_clicks = last_clicks
 
     def fit(self, clicks: pd.DataFrame) -> SessionKNN:
         self.items_of = {session: list(items) for session, items in clicks.groupby("session")["item"]}
@@ -155,11 +151,10 @@ class SessionKNN:
                 similarity *= exp(-(self.newest - session) / self.lambda_snh)
             if similarity > 0:
                 alike.append((session, similarity))
-        if self.newest_first:
-            return sorted(alike, key=lambda one: (-one[1], -one[0]))[: self.k]
-        return sorted(alike, key=lambda one: one[1], reverse=True)[: self.k]
+        return sorted(alike, key=lambda one: (-one[1], -one[0]))[: self.k]
 
     def scores(self, prefix: Sequence[int]) -> dict[int, float]:
+        prefix = prefix[-self.last_clicks :] if self.last_clicks else prefix
         mine = set(prefix)
         scores: dict[int, float] = {}
         for session, similarity in self.neighbours(prefix):

@@ -22,13 +22,23 @@ PAIRS: list[tuple[Recommender, Any]] = [
     (ItemKNN(asymmetry=0.5, last_clicks=1), slow.ItemKNN("cosine", "sessions", asymmetry=0.5)),
     (ItemKNN(asymmetry=0.8, last_clicks=1), slow.ItemKNN("cosine", "sessions", asymmetry=0.8)),
     *(
-        (SKNN(k=7, sample_size=20, similarity=similarity), slow.SessionKNN(7, 20, similarity))
+        (
+            SKNN(k=7, sample_size=20, last_clicks=None, similarity=similarity),
+            slow.SessionKNN(7, 20, similarity),
+        )
         for similarity in ("cosine", "jaccard", "dice")
     ),
     *(
         (
-            VSKNN(k=7, sample_size=20, weighting=weighting, score_weighting=score_weighting, idf=idf),
-            slow.SessionKNN(7, 20, "vector", weighting, score_weighting, idf),
+            VSKNN(
+                k=7,
+                sample_size=20,
+                last_clicks=4,
+                weighting=weighting,
+                score_weighting=score_weighting,
+                idf=idf,
+            ),
+            slow.SessionKNN(7, 20, "vector", weighting, score_weighting, idf, last_clicks=4),
         )
         for weighting, score_weighting, idf in [
             ("same", "same", 0.0),
@@ -80,7 +90,8 @@ def test_fast_equals_straightforward(
     ("fast", "reference"),
     [
         (ItemKNN(n_neighbours=3000, last_clicks=1, asymmetry=0.5), slow.ItemKNN("cosine", "sessions")),
-        (SKNN(), slow.SessionKNN(100, 500, "cosine")),
+        (SKNN.preset("paper"), slow.SessionKNN(100, 500, "cosine")),
+        (VSKNN(), slow.SessionKNN(200, 1000, "vector", "log", "div", 5.0, last_clicks=5)),
         (VSKNN.preset("paper"), slow.SessionKNN(500, 5000, "vector", "quadratic", "div", 1.0)),
         (
             STAN(
@@ -89,7 +100,7 @@ def test_fast_equals_straightforward(
             slow.SessionKNN(500, 5000, "cosine", lambda_spw=1.02, lambda_inh=2.05),
         ),
     ],
-    ids=["item-knn", "sknn", "vs-knn", "stan"],
+    ids=["item-knn", "sknn", "vs-knn", "vs-knn paper", "stan"],
 )
 def test_fast_equals_straightforward_on_a_real_log(
     fast: Recommender, reference: Any, shared_data: Path, tmp_path: Path

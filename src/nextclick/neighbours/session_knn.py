@@ -289,11 +289,11 @@ class STAN(SessionKNN):
         metadata=about("days over which a neighbour's weight falls to 1/e; none: no decay", low=0.01),
     )
     lambda_snh_sessions: float | None = field(
-        default=None,
+        default=100_000.0,
         metadata=about("the same, in later sessions instead of days, for logs without clock", low=1),
     )
     lambda_inh: float = field(
-        default=2.05,
+        default=3.0,
         metadata=about("clicks over which an item's weight in a neighbour falls to 1/e", low=0.01),
     )
 
