@@ -188,7 +188,7 @@ def _events(
         lengths = np.diff(bounds)
         targets = targets[np.repeat(answerable, lengths)]
         bounds = np.r_[0, np.cumsum(lengths[keep])]
-        slices = [(kind, label, rows[keep]) for kind, label, rows in slices]
+        slices = [(kind, label, rows[keep]) for kind, label, rows in slices if rows[keep].any()]
         queries, session = queries[keep], session[keep]
     return _Events(queries, targets, bounds.astype(np.int64), session, slices), int((~answerable).sum())
 
