@@ -42,12 +42,13 @@ def multiplied(source: Path, times: int, target: Path) -> int:
     return int(connection.execute(f"SELECT COUNT(*) FROM '{target}'").fetchall()[0][0])
 
 
-def measured(log: Path, out: Path) -> tuple[float, float]:
-    """Return wall seconds and the peak resident memory in GB of one run in a process of its own."""
+def measured(log: Path, out: Path) -> tuple[float, float, float]:
+    """Return wall seconds, peak resident memory in GB, and CPU seconds of one run, a process of its own."""
     # The peak of children only ever grows, so each run is the child of a small process of its own.
     watcher = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN); "
+        "print(used.ru_maxrss, used.ru_utime + used.ru_stime)"
     )
     begun = time.perf_counter()
     done = subprocess.run(
@@ -58,7 +59,9 @@ def measured(log: Path, out: Path) -> tuple[float, float]:
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
     )
     scale = 1e9 if platform.system() == "Darwin" else 1e6
-    return time.perf_counter() - begun, int(done.stdout) / scale
+    wall = time.perf_counter() - begun
+    peak, cpu = done.stdout.split()
+    return wall, int(peak) / scale, float(cpu)
 
 
 def main() -> None:
@@ -71,6 +74,7 @@ def main() -> None:
     arguments = parser.parse_args()
     data = Path(os.environ.get("NEXTCLICK_DATA") or ROOT.parent / "shared" / "data")
     rows: list[dict[str, Any]] = []
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         for times in arguments.times:
             log = Path(folder) / f"clicks-{times}.parquet"
@@ -84,6 +88,7 @@ def main() -> None:
                     "clicks": clicks,
                     "wall_s": round(wall, 2),
                     "all_wall_s": [round(run[0], 2) for run in runs],
+                    "cpu_s": round(min(run[2] for run in runs), 2),
                     "peak_gb": round(peak, 2),
                     "clicks_per_s": round(clicks / wall),
                     "cost_per_click_ratio": round(wall / clicks / (first["wall_s"] / first["clicks"]), 2),
@@ -99,6 +104,8 @@ def main() -> None:
             "duckdb": duckdb.__version__,
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+            # Other work on the machine makes wall times longer; CPU seconds hardly.
+            "load_average_at_start": round(load, 1),
             "command": "python " + " ".join(["benchmarks/prepare_speed.py", *sys.argv[1:]]),
             "rows": rows,
         }
