@@ -22,46 +22,48 @@ DATASETS = {"yoochoose64": "YooChoose 1/64", "diginetica": "Diginetica"}
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the table: a line per model and settings, measured beside published figures.
+    """Return the table: a line per model and settings, published figures in brackets, their sources below.
 
-    rows: as in results/accuracy.json; shown are the defaults, and settings that a paper reports on.
+    rows: as in results/accuracy.json; shown are the defaults, and settings that a source reports on.
     """
     by_key: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
     for row in rows:
         by_key.setdefault((row["model"], row["settings"]), {})[row["dataset"]] = row
-    heads = [
-        "model",
-        "settings",
-        *(text for name in DATASETS.values() for text in (name, "published")),
-        "source",
-    ]
+    heads = ["model", "settings", *DATASETS.values(), "source of the model"]
     lines = [_line(heads), _line(["---"] * len(heads))]
+    notes: dict[str, str] = {}
     for model, about in MODELS.items():
         found = [(settings, by) for (name, settings), by in by_key.items() if name == model]
         shown = [
             (s, by) for s, by in found if s == "defaults" or any(row.get("published") for row in by.values())
         ]
+        source, name = about.source, f"`{model}`"
         for settings, by in shown or [("", {})]:
-            cells = [f"`{model}`", settings]
-            for dataset in DATASETS:
-                row = by.get(dataset)
-                cells += [_pair(row), _published(row)]
-            lines.append(_line([*cells, about.source]))
-    return "\n".join(lines)
+            cells = [_cell(by.get(dataset), notes) for dataset in DATASETS]
+            lines.append(_line([name, settings, *cells, source]))
+            source = name = ""  # once per model
+    below = "; ".join(f"{letter} {source}" for source, letter in notes.items())
+    return "\n".join([*lines, *(["", f"In brackets, published: {below}."] if below else [])])
 
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _pair(figures: Mapping[str, Any] | None) -> str:
-    return "" if figures is None else f"{figures['recall@20']:.3f} / {figures['mrr@20']:.3f}"
-
-
-def _published(row: Mapping[str, Any] | None) -> str:
-    if row is None or not row.get("published"):
+def _cell(row: Mapping[str, Any] | None, notes: dict[str, str]) -> str:
+    """Return the figures of one cell; a source not met before gets the next letter in ``notes``."""
+    if row is None:
         return ""
-    return f"{_pair(row['published'])}, {row['published']['source']}"
+    published = row.get("published")
+    if not published:
+        return _pair(row)
+    letter = notes.setdefault(published["source"], chr(ord("a") + len(notes)))
+    return f"{_pair(row)} ({_pair(published)} {letter})"
+
+
+def _pair(figures: Mapping[str, Any]) -> str:
+    # A hair upwards, so that 0.1835 is shown as 0.184 whatever its binary form.
+    return " / ".join(f"{figures[metric] + 1e-9:.3f}" for metric in ("recall@20", "mrr@20"))
 
 
 def filled(readme: str) -> str:

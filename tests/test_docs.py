@@ -102,9 +102,12 @@ def test_figures_are_shown_beside_published_ones() -> None:
         "mrr@20": 0.01,
     }
     published = {"recall@20": 0.5, "mrr@20": 0.25, "source": "A & B 2018"}
-    text = readme_table.table([{**row, "published": None}, {**row, "settings": "s", "published": published}])
-    assert "| `pop` | defaults |  |  | 0.123 / 0.010 |  |" in text
-    assert "| `pop` | s |  |  | 0.123 / 0.010 | 0.500 / 0.250, A & B 2018 |" in text
+    rows = [{**row, "published": None}, {**row, "settings": "s", "published": published}]
+    text = readme_table.table([*rows, {**rows[1], "model": "stan"}])
+    assert "| `pop` | defaults |  | 0.123 / 0.010 | " in text
+    assert "|  | s |  | 0.123 / 0.010 (0.500 / 0.250 a) |  |" in text
+    assert "| `stan` | s |  | 0.123 / 0.010 (0.500 / 0.250 a) |" in text
+    assert text.endswith("\n\nIn brackets, published: a A & B 2018.")
 
 
 # -- links lead somewhere
