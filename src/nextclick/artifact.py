@@ -24,12 +24,9 @@ _ARRAYS = "arrays.safetensors"
 _IDS = "vocabulary."
 
 
-def save(
-    model: Recommender, path: Path, *, overwrite: bool = False, about: Mapping[str, Any] | None = None
-) -> None:
+def save(model: Recommender, path: Path, *, overwrite: bool = False) -> None:
     """Write a fitted model to a new directory, all of it or nothing.
 
-    about: what the manifest shall say besides, for example the data fingerprint.
     Raises NotFittedError before fit, and DataError when ``path`` exists or the disk is full.
     """
     import numpy as np
@@ -52,7 +49,6 @@ def save(
             "settings": settings.values_of(model),
             "n_items": model.n_items,
             "facts": model.facts,
-            **(about or {}),
             "files": {
                 _ARRAYS: {"bytes": (aside / _ARRAYS).stat().st_size, "sha256": sha256(aside / _ARRAYS)}
             },

@@ -67,8 +67,7 @@ def run(
         with step(f"fitting {', '.join(MODELS)}"):
             models = {name: build(name).fit(dataset.full) for name in MODELS}
             for name, model in models.items():
-                origin = {"name": dataset.name, "fingerprint": dataset.fingerprint, "part": "full"}
-                model.save(aside / "models" / name, data=origin)
+                model.save(aside / "models" / name)
         with step("evaluating them"):
             paths = {name: str(out / "models" / name) for name in MODELS}
             report = evaluate(models, dataset.test, dataset="demo shop", paths=paths)

@@ -87,6 +87,7 @@ class Recommender(ABC):
     vocabulary: Vocabulary = field(init=False, repr=False)
     support: NDArray[np.int64] = field(init=False, repr=False)
     facts: dict[str, Any] = field(init=False, repr=False)
+    """What it was fitted on: sessions, clicks, items, and the data set (name, fingerprint, part) if any."""
 
     def __post_init__(self) -> None:
         settings.check(self)
@@ -148,6 +149,8 @@ class Recommender(ABC):
         self.vocabulary = sessions.vocabulary.first(sessions.n_items)
         self.support = sessions.support()
         self.facts = {"sessions": len(sessions), "clicks": len(sessions.items), "items": sessions.n_items}
+        if sessions.origin:
+            self.facts["data"] = dict(sessions.origin)
         with self._all_or_nothing():
             self._fit(sessions)
         return self
@@ -273,11 +276,11 @@ class Recommender(ABC):
                 raise ArtifactError(f"{self.name}: the saved model lacks the array {error}") from None
         return self
 
-    def save(self, path: str | Path, *, overwrite: bool = False, **about: Any) -> None:
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write a model directory (JSON and safetensors, nothing that can run); see ``artifact.save``."""
         from nextclick import artifact
 
-        artifact.save(self, Path(path), overwrite=overwrite, about=about)
+        artifact.save(self, Path(path), overwrite=overwrite)
 
     # -- for subclasses
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,8 @@ class Sessions:
     ``items[offsets[s]:offsets[s + 1]]``;  times: int64 [n_clicks], microseconds since 1970 UTC where
     ``clock``, else a counter that only orders the clicks;  events: uint8 [n_clicks] codes into
     ``event_names``, or None where the log has one kind of event;  n_items: how many items a model fitted
-    on these sessions knows, the codes below it.
+    on these sessions knows, the codes below it;  origin: the prepared data set they are of, its name,
+    fingerprint and part, where there is one.
     """
 
     items: NDArray[np.int32]
@@ -160,6 +161,7 @@ class Sessions:
     clock: bool = True
     events: NDArray[np.uint8] | None = None
     event_names: tuple[str, ...] = ()
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_lists(cls, sessions: Iterable[Sequence[ItemId]], times: Iterable[int] | None = None) -> Sessions:
@@ -262,22 +264,26 @@ class Dataset:
     @property
     def train(self) -> Sessions:
         """The sessions to fit on."""
-        return replace(self.sessions[: self.bounds[0]], n_items=self.known[0])
+        return self._part("train", 0, self.bounds[0], self.known[0])
 
     @property
     def validation(self) -> Sessions:
         """The sessions to choose settings on: later than train, earlier than test; may be empty."""
-        return replace(self.sessions[self.bounds[0] : self.bounds[1]], n_items=self.known[0])
+        return self._part("validation", self.bounds[0], self.bounds[1], self.known[0])
 
     @property
     def full(self) -> Sessions:
         """Train and validation together, to fit once more when the settings are chosen."""
-        return replace(self.sessions[: self.bounds[1]], n_items=self.known[1])
+        return self._part("full", 0, self.bounds[1], self.known[1])
 
     @property
     def test(self) -> Sessions:
         """The sessions to report on; never to choose anything on."""
-        return replace(self.sessions[self.bounds[1] : self.bounds[2]], n_items=self.known[0])
+        return self._part("test", self.bounds[1], self.bounds[2], self.known[0])
+
+    def _part(self, part: str, first: int, last: int, n_items: int) -> Sessions:
+        origin = {"name": self.name, "fingerprint": self.fingerprint, "part": part}
+        return replace(self.sessions[first:last], n_items=n_items, origin=origin)
 
     @property
     def fingerprint(self) -> str:

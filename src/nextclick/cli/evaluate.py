@@ -123,7 +123,7 @@ def evaluate(
     names = _names(model_dirs)
     models, notes = {}, []
     for name, path in names.items():
-        origin = artifact.read_manifest(path).get("data", {})
+        origin = artifact.read_manifest(path)["facts"].get("data", {})
         if origin.get("fingerprint") != dataset.fingerprint:
             notes.append(
                 f"{name} was fitted on other data than {dataset.name}; make sure that the test sessions were "

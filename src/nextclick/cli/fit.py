@@ -46,11 +46,7 @@ def fit(data: Path, model: str, out: Path, assignments: tuple[str, ...], full: b
     with messages.status(f"fitting {model} on {len(sessions):,} sessions, {len(sessions.items):,} clicks"):
         recommender.fit(sessions)
     seconds = time.perf_counter() - start
-    recommender.save(
-        out,
-        overwrite=overwrite,
-        data={"name": dataset.name, "fingerprint": dataset.fingerprint, "part": "full" if full else "train"},
-    )
+    recommender.save(out, overwrite=overwrite)
     messages.print(
         f"fitted {model} on {len(sessions):,} sessions in {seconds:.1f} s\n"
         f"next: nextclick evaluate {data} {out}    or: nextclick recommend {out} ITEM ...",
