@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +106,14 @@ def test_any_item_ids_come_back(name: str, lists: list[list[Any]], tmp_path: Pat
     assert {r.item for r in loaded.recommend([])} == set(lists[0])
 
 
-def test_more_can_be_said_at_once_or_later(tmp_path: Path) -> None:
-    model = nextclick.Markov().fit(TRAIN)
-    model.save(tmp_path / "model", fingerprint="abc")
+def test_the_data_set_is_remembered_and_figures_can_be_added(tmp_path: Path) -> None:
+    data = {"name": "log", "fingerprint": "abc", "part": "train"}
+    model = nextclick.Markov().fit(replace(TRAIN, origin=data))
+    model.save(tmp_path / "model")
     artifact.record(tmp_path / "model", metrics={"recall@20": 0.25})
     manifest = artifact.read_manifest(tmp_path / "model")
-    assert (manifest["fingerprint"], manifest["metrics"]) == ("abc", {"recall@20": 0.25})
+    assert (manifest["facts"]["data"], manifest["metrics"]) == (data, {"recall@20": 0.25})
+    assert nextclick.load(tmp_path / "model").facts == model.facts
     assert nextclick.load(tmp_path / "model").recommend([]) == model.recommend([])
 
 
