@@ -115,6 +115,10 @@ def test_the_data_set_is_remembered_and_figures_can_be_added(tmp_path: Path) -> 
     assert (manifest["facts"]["data"], manifest["metrics"]) == (data, {"recall@20": 0.25})
     assert nextclick.load(tmp_path / "model").facts == model.facts
     assert nextclick.load(tmp_path / "model").recommend([]) == model.recommend([])
+    before = (tmp_path / "model" / MANIFEST).read_bytes()
+    with pytest.raises(ValueError, match="JSON compliant"):
+        artifact.record(tmp_path / "model", metrics={"recall@20": float("nan")})
+    assert (tmp_path / "model" / MANIFEST).read_bytes() == before
 
 
 def test_saving_again_needs_leave_and_replaces_all(tmp_path: Path) -> None:

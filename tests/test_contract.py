@@ -17,8 +17,8 @@ from nextclick.ranking import MISS, Targets
 from synthetic import as_text, chain, chain_lists, hourly, random_queries
 
 # One value off its default for every setting there is; the first test says if one is forgotten.
-ITEM_TABLE = {"n_neighbours": 7, "last_clicks": 3, "decay": "quadratic"}
-NEIGHBOURS = {"k": 9, "sample_size": 40, "last_clicks": 5, "remind": False}
+ITEM_TABLE = {"n_neighbours": 7, "last_clicks": 4, "decay": "same"}
+NEIGHBOURS = {"k": 9, "sample_size": 40, "last_clicks": 6, "remind": False}
 VECTOR = {
     **NEIGHBOURS,
     "weighting": "linear",
@@ -401,3 +401,11 @@ def test_bounded_index_gives_the_same_answers() -> None:
     for values in ({"sample_size": 5, "k": 3}, {"sample_size": 20, "k": 20}, {**VECTOR, "sample_size": 12}):
         plain, bounded = (nextclick.models.build(name, values).fit(TRAIN) for name in ("vs-knn", "vmis-knn"))
         assert answers(plain) == answers(bounded)
+
+
+@pytest.mark.xfail(strict=True, reason="a weight that is 0 as float32 is taken for an item not met yet")
+def test_no_item_is_listed_twice_however_small_its_votes() -> None:
+    train = Sessions.from_lists([["a", "b", "c"], ["b", "c", "a"], ["d", "e"]])
+    model = nextclick.ItemKNN(formula="narm", regularisation=1e300, last_clicks=3).fit(train)
+    items = [r.item for r in model.recommend(["a", "b"], 5)]
+    assert len(set(items)) == len(items)
