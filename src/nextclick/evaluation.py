@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
@@ -89,26 +89,21 @@ def evaluate(
         raise ConfigError("no model to evaluate")
     translations = {name: _translation(model, test) for name, model in named.items()}
     events, unseen_pairs = _events(test, list(translations.values()), protocol, unseen)
-    results, samples = [], {}
+    answers = {}
     for name, model in named.items():
-        answer = None if progress is None else (lambda done, total, name=name: progress(name, done, total))
-        result, means = _measure(
-            model,
-            _translated(events, translations[name]),
-            ks,
-            protocol,
-            candidates,
-            ties,
-            n_resamples,
-            seed,
-            answer,
-        )
-        results.append(replace(result, name=name, path=(paths or {}).get(name, "")))
-        samples[name] = means
-    p50_p99 = {name: _latency(model, events.queries, translations[name]) for name, model in named.items()}
-    results = [
-        replace(r, latency_p50_ms=p50_p99[r.name][0], latency_p99_ms=p50_p99[r.name][1]) for r in results
-    ]
+        tell = None if progress is None else (lambda done, total, name=name: progress(name, done, total))
+        of_model = _translated(events, translations[name])
+        answers[name] = _answer(model, of_model, ks, protocol, candidates, ties, tell)
+    # All models meet the same resampled sessions, so that their differences are paired.
+    values = np.concatenate([answer.values for answer in answers.values()], axis=1)
+    means = metrics.resampled_means(values, events.session, n_resamples, seed)
+    samples = dict(zip(answers, np.split(means, len(answers), axis=1), strict=True))
+    results = []
+    for name, model in named.items():
+        p50, p99 = _latency(model, events.queries, translations[name])
+        result = _result(model, answers[name], samples[name], events)
+        path = (paths or {}).get(name, "")
+        results.append(replace(result, name=name, path=path, latency_p50_ms=p50, latency_p99_ms=p99))
     notes = _notes(results, candidates, unseen, unseen_pairs, len(events), ks[-1])
     return Report(
         dataset=dataset or "sessions",
@@ -122,7 +117,7 @@ def evaluate(
         ties=ties,
         n_items=max(model.n_items for model in named.values()),
         models=tuple(results),
-        comparisons=tuple(_compare(results, samples, ks[-1])),
+        comparisons=tuple(_compare(results, answers, samples, ks[-1])),
         notes=notes,
     )
 
@@ -236,29 +231,36 @@ def _slices(
     return [part for part in parts if part[2].any()]
 
 
-def _measure(
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """What one model made of the events.
+
+    columns: metric names;  values: float64 [n_events, n_columns];  shown: metrics of the lists themselves;
+    seconds: of ranking all events.
+    """
+
+    columns: list[str]
+    values: NDArray[np.float64]
+    shown: Mapping[str, float]
+    seconds: float
+
+
+def _answer(
     model: Recommender,
     events: _Events,
     ks: tuple[int, ...],
     protocol: Protocol,
     candidates: int | None,
     rule: TieRule,
-    n_resamples: int,
-    seed: int,
     progress: Callable[[int, int], None] | None,
-) -> tuple[ModelResult, dict[str, NDArray[np.float64]]]:
-    """Let one model answer all events; return its result and its resampled means by metric."""
+) -> _Answer:
+    """Let one model answer all events."""
     from nextclick.ranking import Targets
 
-    model.rank(events.queries[:2], Targets(events.targets, events.bounds)[:2], ks[-1])  # compiles
+    targets = Targets(events.targets, events.bounds)
+    model.rank(events.queries[:2], targets[:2], ks[-1])  # compiles
     start = time.perf_counter()
-    ranks = model.rank(
-        events.queries,
-        Targets(events.targets, events.bounds),
-        ks[-1],
-        n_candidates=candidates,
-        progress=progress,
-    )
+    ranks = model.rank(events.queries, targets, ks[-1], n_candidates=candidates, progress=progress)
     seconds = time.perf_counter() - start
     first = events.bounds[:-1]
     better, ties = metrics.settle(ranks.better[first], ranks.ties[first], rule)
@@ -273,36 +275,38 @@ def _measure(
             columns[f"precision@{k}"] = rest.precision
             columns[f"remaining_recall@{k}"] = rest.recall
             columns[f"map@{k}"] = rest.average_precision
-    values = np.stack(list(columns.values()), axis=1)
-    means = metrics.resampled_means(values, events.session, n_resamples, seed)
+    k, no_ties = ks[-1], np.zeros_like(first)
+    best = metrics.recall(ranks.better[first], no_ties, k)
+    worst = metrics.recall(ranks.better[first] + ranks.ties[first], no_ties, k)
+    shown = {
+        f"coverage@{k}": metrics.coverage(ranks.top, model.n_items),
+        f"gini@{k}": metrics.gini(ranks.top, model.n_items),
+        f"popularity@{k}": metrics.popularity(ranks.top, model.support),
+        f"tie_spread@{k}": float((best - worst).mean()),
+    }
+    return _Answer(list(columns), np.stack(list(columns.values()), axis=1), shown, seconds)
+
+
+def _result(model: Recommender, answer: _Answer, means: NDArray[np.float64], events: _Events) -> ModelResult:
+    """Sum up an answer, with intervals from its resampled means [n_resamples, n_columns]."""
     low, high = metrics.interval(means)
-    reached = {name: float(value) for name, value in zip(columns, values.mean(axis=0), strict=True)}
-    bounds = {name: (float(a), float(b)) for name, a, b in zip(columns, low, high, strict=True)}
-    k = ks[-1]
-    reached[f"coverage@{k}"] = metrics.coverage(ranks.top, model.n_items)
-    reached[f"gini@{k}"] = metrics.gini(ranks.top, model.n_items)
-    reached[f"popularity@{k}"] = metrics.popularity(ranks.top, model.support)
-    spread = metrics.recall(ranks.better[first], np.zeros_like(first), k) - metrics.recall(
-        ranks.better[first] + ranks.ties[first], np.zeros_like(first), k
-    )
-    reached[f"tie_spread@{k}"] = float(spread.mean())
+    reached = dict(zip(answer.columns, answer.values.mean(axis=0).tolist(), strict=True))
     by_kind: dict[str, list[Slice]] = {}
     for kind, label, rows in events.slices:
-        part = {name: float(column[rows].mean()) for name, column in columns.items()}
+        part = dict(zip(answer.columns, answer.values[rows].mean(axis=0).tolist(), strict=True))
         by_kind.setdefault(kind, []).append(Slice(label, int(rows.sum()), part))
-    result = ModelResult(
+    return ModelResult(
         name="",
         path="",
         model=model.name,
         settings=settings.values_of(model),
-        metrics=reached,
-        intervals=bounds,
+        metrics={**reached, **answer.shown},
+        intervals=dict(zip(answer.columns, zip(low.tolist(), high.tolist(), strict=True), strict=True)),
         slices=by_kind,
-        predictions_per_second=len(events) / seconds,
+        predictions_per_second=len(events) / answer.seconds,
         latency_p50_ms=0.0,
         latency_p99_ms=0.0,
     )
-    return result, dict(zip(columns, means.T, strict=True))
 
 
 def _latency(
@@ -326,20 +330,20 @@ def _latency(
 
 
 def _compare(
-    results: list[ModelResult], samples: Mapping[str, Mapping[str, NDArray[np.float64]]], k: int
-) -> list[Comparison]:
+    results: list[ModelResult],
+    answers: Mapping[str, _Answer],
+    samples: Mapping[str, NDArray[np.float64]],
+    k: int,
+) -> Iterator[Comparison]:
     """Compare every two models in recall and MRR at the largest k, on the same resampled sessions."""
-    compared = []
     for metric in (f"recall@{k}", f"mrr@{k}"):
         for first, second in itertools.combinations(results, 2):
-            differences = samples[first.name][metric] - samples[second.name][metric]
+            column = answers[first.name].columns.index(metric)
+            differences = samples[first.name][:, column] - samples[second.name][:, column]
             low, high = metrics.interval(differences)
             difference = first.metrics[metric] - second.metrics[metric]
             p = float(metrics.two_sided_p(differences))
-            compared.append(
-                Comparison(first.name, second.name, metric, difference, float(low), float(high), p)
-            )
-    return compared
+            yield Comparison(first.name, second.name, metric, difference, float(low), float(high), p)
 
 
 def _notes(
