@@ -195,6 +195,7 @@ def test_a_query_without_targets_is_refused() -> None:
         metrics.remaining(ints(0), ints(0), ints(0, 1, 1), 3)
 
 
+@settings(deadline=None)
 @given(better=st.integers(0, 9), ties=st.integers(0, 9), k=st.integers(1, 12))
 def test_tie_rules_bracket_the_expectation(better: int, ties: int, k: int) -> None:
     for metric in (metrics.recall, metrics.reciprocal_rank, metrics.ndcg):
@@ -227,6 +228,7 @@ def test_gini_at_its_ends() -> None:
     assert metrics.coverage(np.full((2, 2), -1, np.int32), 4) == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(-1, 5), min_size=3, max_size=3), min_size=1, max_size=6))
 def test_diversity_against_obvious_code(lists: list[list[int]]) -> None:
     top, support = np.array(lists, np.int32), [7, 5, 5, 2, 1, 0]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nextclick
@@ -54,12 +54,14 @@ def test_text_ids_round_trip(ids: list[str]) -> None:
     assert vocabulary.codes_of(ids).tolist() == list(range(len(ids)))
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), unique=True))
 def test_any_text_ids_round_trip(ids: list[str]) -> None:
     vocabulary = Vocabulary.from_arrays(Vocabulary(ids).to_arrays())
     assert vocabulary.ids_of(vocabulary.codes_of(ids)) == ids
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), unique=True))
 def test_integer_ids_round_trip(ids: list[int]) -> None:
     vocabulary = Vocabulary.from_arrays(Vocabulary(np.array(ids, np.int64)).to_arrays())
@@ -139,6 +141,7 @@ def test_arrays_that_are_no_vocabulary_are_refused(arrays: dict[str, Any]) -> No
 # -- sessions
 
 
+@settings(deadline=None)
 @given(lists=st.one_of(int_sessions, text_sessions))
 def test_sessions_hold_what_the_lists_held(lists: list[list[Any]]) -> None:
     sessions = Sessions.from_lists(lists)
@@ -157,6 +160,7 @@ def test_sessions_hold_what_the_lists_held(lists: list[list[Any]]) -> None:
     assert types == (np.int32, np.int64, np.int64, np.int64)
 
 
+@settings(deadline=None)
 @given(lists=int_sessions)
 def test_pairs_are_every_prefix_and_its_next_click(lists: list[list[int]]) -> None:
     sessions = Sessions.from_lists(lists)
@@ -172,6 +176,7 @@ def test_pairs_are_every_prefix_and_its_next_click(lists: list[list[int]]) -> No
         assert np.shares_memory(queries.items, sessions.items)
 
 
+@settings(deadline=None)
 @given(lists=int_sessions, data=st.data())
 def test_slices_are_views_and_equal_sliced_lists(lists: list[list[int]], data: st.DataObject) -> None:
     edges = st.one_of(st.none(), st.integers(-10, 10))
@@ -269,6 +274,7 @@ def test_times_must_fit(times: list[int]) -> None:
 codes = st.lists(st.lists(st.integers(-2, 6), max_size=5), max_size=5)
 
 
+@settings(deadline=None)
 @given(prefixes=codes)
 def test_queries_hold_their_prefixes(prefixes: Sequence[list[int]]) -> None:
     queries = Queries.of(prefixes)
@@ -278,6 +284,7 @@ def test_queries_hold_their_prefixes(prefixes: Sequence[list[int]]) -> None:
     assert queries.starts.dtype == queries.ends.dtype == np.int64
 
 
+@settings(deadline=None)
 @given(prefixes=codes, n_items=st.integers(0, 8), data=st.data())
 def test_known_leaves_out_the_unknown(prefixes: list[list[int]], n_items: int, data: st.DataObject) -> None:
     queries = Queries.of(prefixes).known(n_items)
@@ -288,6 +295,7 @@ def test_known_leaves_out_the_unknown(prefixes: list[list[int]], n_items: int, d
     assert [chosen.prefix(i).tolist() for i in range(len(chosen))] == [expected[i] for i in which]
 
 
+@settings(deadline=None)
 @given(lists=int_sessions, n_items=st.integers(0, 6))
 def test_known_prefixes_of_sessions(lists: list[list[int]], n_items: int) -> None:
     """Prefixes that overlap in one array stay right when clicks between them go."""
