@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nextclick import __version__
-from nextclick.errors import ConfigError, nearest
+from nextclick.errors import ConfigError
 from nextclick.files import new_directory, write_json
 from nextclick.prepare.cleaning import Progress, Record, Run
 from nextclick.prepare.engines import DuckDB, Engine
@@ -29,15 +29,35 @@ def prepare(
     out: str | Path,
     train: Paths | None = None,
     test: Paths | None = None,
+    session: str | None = None,
+    item: str | None = None,
+    time: str | None = None,
+    event: str | None = None,
+    user: str | None = None,
+    order: str | None = None,
+    gap: str = "30m",
+    time_unit: str = "auto",
+    events: Sequence[str] | None = None,
+    min_length: int = 2,
+    max_length: int | None = None,
+    min_support: int | None = None,
+    collapse_repeats: bool = False,
+    recent: str | None = None,
+    holdout: str | None = None,
+    validation: str | None = None,
+    slices: int | None = None,
+    unseen: str = "keep",
+    max_bad: float | str = 0.01,
+    engine: str = "duckdb",
     overwrite: bool = False,
     progress: Progress | None = None,
-    **options: Any,
 ) -> Dataset:
     """Turn a raw click log into a prepared data set on disk, and open it.
 
     source: files, folders or patterns of CSV, TSV or Parquet, gzip too; or ``train`` and ``test`` for
     logs that are split already.  out: the new folder.  progress: called with the name of each step as
-    it begins.  options: the fields of ``PrepareOptions``.
+    it begins.  session, item, time, event, user, order: columns, where they are not recognised.  The other
+    arguments are the fields of ``PrepareOptions``, explained and checked there.
 
     The steps: read; drop unusable rows, then exact duplicates; cut sessions at pauses where only users
     are known; keep the events asked for and one of repeated clicks; drop sessions that are too short or
@@ -55,13 +75,29 @@ def prepare(
         raise ConfigError("--train and --test belong together: give both, or one log without them")
     if ready == (source is not None):
         raise ConfigError("give one log as SOURCE, or a ready split with --train and --test")
-    if "events" in options and options["events"] is not None:
-        options["events"] = tuple(options["events"])
-    known = PrepareOptions.__dataclass_fields__
-    for name in options:
-        if name not in known or name == "ready":
-            raise ConfigError(f"prepare has no option {name!r}{nearest(name, known)}")
-    chosen = PrepareOptions(**options, ready=ready)
+    chosen = PrepareOptions(
+        session=session,
+        item=item,
+        time=time,
+        event=event,
+        user=user,
+        order=order,
+        gap=gap,
+        time_unit=time_unit,
+        events=None if events is None else tuple(events),
+        min_length=min_length,
+        max_length=max_length,
+        min_support=min_support,
+        collapse_repeats=collapse_repeats,
+        recent=recent,
+        holdout=holdout,
+        validation=validation,
+        slices=slices,
+        unseen=unseen,
+        max_bad=max_bad,
+        engine=engine,
+        ready=ready,
+    )
     out = Path(out)
     with new_directory(out, overwrite=overwrite) as aside:
         given = {role: getattr(chosen, role) for role in ROLES}
@@ -69,14 +105,14 @@ def prepare(
         sources = [find_source(paths, given, part) for paths, part in logs if paths is not None]
         work = aside / ".work"
         work.mkdir()
-        with _engine(chosen, work, sources) as engine:
-            run = Run(engine, sources, chosen, progress or (lambda _: None))
+        with _engine(chosen, work, sources) as opened:
+            run = Run(opened, sources, chosen, progress or (lambda _: None))
             run.read()
             run.cut_sessions()
             run.choose_clicks()
             run.filter()
             for folder, record, made in pieces(run):
-                finished = engine.deliver([made.sessions, made.items, made.clicks])
+                finished = opened.deliver([made.sessions, made.items, made.clicks])
                 info = write_dataset(finished, made, aside / folder)
                 name = f"{out.name}/{folder}" if folder else out.name
                 write_json(aside / folder / "prepare.json", _described(run, name, record, made, info))
