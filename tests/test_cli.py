@@ -87,7 +87,11 @@ def test_fit_says_what_it_made(shop: Path, tmp_path: Path) -> None:
     assert said["path"] == str(tmp_path / "m")
     manifest = json.loads((tmp_path / "m" / "manifest.json").read_text("utf-8"))
     prepared = json.loads((shop / "data" / "prepare.json").read_text("utf-8"))
-    assert manifest["facts"]["data"] == {"name": "data", "fingerprint": prepared["fingerprint"], "part": "train"}
+    assert manifest["facts"]["data"] == {
+        "name": "data",
+        "fingerprint": prepared["fingerprint"],
+        "part": "train",
+    }
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def old(folder: Path) -> Path:
     target = folder / "result"
     (target / "deep").mkdir(parents=True)
     (target / "deep" / "file").write_text("old")
+    (target / "manifest.json").write_text("{}")
     return target
 
 
@@ -208,3 +209,19 @@ def test_sha256_and_size(tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(b"4567")
     assert files.sha256(tmp_path / "a" / "file") == hashlib.sha256(b"123").hexdigest()
     assert files.directory_size(tmp_path) == 7
+
+
+def test_overwrite_takes_only_what_was_made_here(tmp_path: Path) -> None:
+    mine = tmp_path / "thesis"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    with pytest.raises(DataError, match="not made by nextclick"), files.new_directory(mine, overwrite=True):
+        pass
+    assert (mine / "thesis.txt").read_text() == "years of work"
+    for mark in ("prepare.json", "manifest.json"):
+        ours = tmp_path / mark.removesuffix(".json")
+        ours.mkdir()
+        (ours / mark).write_text("{}")
+        with files.new_directory(ours, overwrite=True) as aside:
+            (aside / "new").write_text("new")
+        assert [file.name for file in ours.iterdir()] == ["new"]

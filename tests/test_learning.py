@@ -104,9 +104,6 @@ def test_session_popularity_finds_repeated_clicks() -> None:
     assert metrics.recall(ranks.better, ranks.ties, 1).tolist() == [1.0] * len(queries)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="votes below 1e-45 become 0 as float32; the floor of the age weight is lower"
-)
 def test_sessions_of_long_ago_vote_when_there_are_no_others() -> None:
     """STAN's docstring of the floor: old sessions stay comparable instead of all zero."""
     train = Sessions.from_lists([["x", "y"], ["x", "y"], ["p", "q"]], [0, 1, 2, 3, 1000 * DAY, 1000 * DAY])

@@ -424,7 +424,6 @@ def test_shares_and_parts() -> None:
         ({"engine": "pandas"}, "choose duckdb, spark"),
         ({"min_length": 5, "max_length": 3}, "--max-length 3 is below"),
         ({"slices": 0}, "--slices 0 is too small"),
-        ({"min_suport": 3}, "did you mean 'min_support'"),
         ({"session": "a", "user": "b"}, "not both"),
         ({"events": ["view"]}, "--events needs an event column"),
     ],

@@ -135,7 +135,13 @@ def dataset_of(clock: bool = True, info: dict[str, Any] | None = None, name: str
     n = sum(map(len, lists))
     hour = 3_600_000_000
     sessions = Sessions.from_lists(lists, np.arange(n) * hour + 1_396_310_400_000_000 if clock else None)
-    return Dataset(name, sessions, (50, 60, 80), (sessions.n_items - 2, sessions.n_items), info or {})
+    return Dataset(
+        name,
+        sessions,
+        (50, 60, 80),
+        (sessions.n_items - 2, sessions.n_items),
+        {"fingerprint": "0" * 64, **(info or {})},
+    )
 
 
 INFO: dict[str, Any] = {

@@ -50,7 +50,7 @@ def evaluate(
     models: Sequence[Recommender] | Mapping[str, Recommender],
     test: Sessions | Dataset,
     *,
-    k: Sequence[int] = (1, 5, 10, 20),
+    k: int | Sequence[int] = (1, 5, 10, 20),
     protocol: Protocol = "next",
     unseen: Literal["miss", "drop"] = "miss",
     candidates: int | None = None,
@@ -82,9 +82,9 @@ def evaluate(
     if n_resamples < 1:
         raise ConfigError(f"n_resamples={n_resamples}: expected at least 1")
     named = _named(models)
-    ks = tuple(sorted(set(k)))
+    ks = (k,) if isinstance(k, int) else tuple(sorted(set(k)))
     if not ks or ks[0] < 1:
-        raise ConfigError(f"k={list(k)}: expected list lengths of at least 1, for example 20")
+        raise ConfigError(f"k={k}: expected list lengths of at least 1, for example 20")
     if not named:
         raise ConfigError("no model to evaluate")
     translations = {name: _translation(model, test) for name, model in named.items()}

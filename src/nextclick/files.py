@@ -15,17 +15,26 @@ from typing import Any
 
 from nextclick.errors import DataError
 
+# What tells a directory of ours: prepared data, its slices, a model, a simulated shop, a demo.
+_OURS = ("prepare.json", "slice-1", "manifest.json", "shop.json", "report.json")
+
 
 @contextlib.contextmanager
 def new_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty directory beside ``target`` that takes its name only if the block succeeds.
 
     On any exception, Ctrl-C included, the directory is removed and ``target`` is as it was before.
-    With ``overwrite`` an older ``target`` is replaced, and kept until the new one is complete.
+    With ``overwrite`` an older ``target`` is replaced, and kept until the new one is complete; but only a
+    directory that was made here, or an empty one.
     Raises DataError when ``target`` exists and is not to be overwritten, or when the disk is full.
     """
-    if target.exists() and not overwrite:
-        raise DataError(f"{target} exists already: choose another name, or allow it with --overwrite")
+    if target.exists():
+        if not overwrite:
+            raise DataError(f"{target} exists already: choose another name, or allow it with --overwrite")
+        if not target.is_dir() or (
+            any(target.iterdir()) and not any((target / name).exists() for name in _OURS)
+        ):
+            raise DataError(f"{target} was not made by nextclick and is not overwritten: choose another name")
     with _room(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -98,10 +107,13 @@ def _room(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        # numpy says that a file could not be written whole without saying why.
+        unwritten = error.errno is None and "written" in str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or unwritten:
             raise DataError(
                 f"{target}: the disk is full; nothing was kept. Free space, or write elsewhere"
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        elsewhere = error.filename is not None and not Path(error.filename).is_relative_to(target.parent)
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM) and not elsewhere:
             raise DataError(f"{target}: no permission to write there; choose another place") from error
         raise

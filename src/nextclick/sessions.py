@@ -170,7 +170,10 @@ class Sessions:
         times: the microsecond of each click, sessions one after the other; counted up if left out.
         Raises DataError when there is no click at all or ids mix integers and text.
         """
-        lists = [list(session) for session in sessions]
+        given = list(sessions)
+        if any(isinstance(session, str) for session in given):
+            raise DataError("a session is a list of item ids, found one text: write ['a'] for one item 'a'")
+        lists = [list(session) for session in given]
         counts = Counter(item for session in lists for item in session)
         if not counts:
             raise DataError("no clicks: at least one session with one item is needed")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nextclick.errors import ArtifactError
 from nextclick.sessions import Queries, Sessions
 from nextclick.settings import about
 from nextclick.voting import Votes, VotingRecommender, check_rows
@@ -62,7 +63,8 @@ class ItemToItem(VotingRecommender):
     def _votes(self, queries: Queries) -> Votes:
         from nextclick.neighbours import kernels
 
-        steps = np.arange(1, self.last_clicks + 1, dtype=np.float64)
+        longest = int(np.max(queries.ends - queries.starts, initial=1))
+        steps = np.arange(1, min(self.last_clicks, longest) + 1, dtype=np.float64)
         power = {"same": 0.0, "div": 1.0, "quadratic": 2.0}[self.decay]
         return Votes(
             *kernels.item_votes(
@@ -77,4 +79,6 @@ class ItemToItem(VotingRecommender):
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         columns = {"items": state["items"], "weights": state["weights"]}
         check_rows(self.name, state["offsets"], columns, self.n_items, self.n_items)
+        if not (columns["weights"] > 0).all():
+            raise ArtifactError(f"{self.name}: a saved weight is not positive; fit the model again")
         self.table = ItemTable(state["offsets"], **columns)

@@ -98,7 +98,8 @@ def co_occurrence(
             out_items = np.concatenate((out_items, np.empty(room - len(out_items), np.int32)))
             out_weights = np.concatenate((out_weights, np.empty(room - len(out_weights), np.float32)))
         for b in best:
-            if neighbours[b] != item and lengths[item - first] < keep:
+            positive = np.float32(weights[b]) > 0.0  # a weight of 0 would count as no vote
+            if neighbours[b] != item and positive and lengths[item - first] < keep:
                 out_items[n], out_weights[n] = neighbours[b], weights[b]
                 n += 1
                 lengths[item - first] += 1

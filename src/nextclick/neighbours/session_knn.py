@@ -309,8 +309,8 @@ class STAN(SessionKNN):
         else:
             scale = self.lambda_snh_sessions
             age = np.arange(len(sessions) - 1, -1, -1, dtype=np.float64)
-        # A floor keeps old sessions comparable with each other instead of all zero.
-        return np.ones(len(sessions)) if scale is None else np.exp(-np.minimum(age / scale, 500.0))
+        # The floor, which float32 can still hold, keeps very old sessions from having no vote at all.
+        return np.ones(len(sessions)) if scale is None else np.exp(-np.minimum(age / scale, 60.0))
 
 
 def _age(sessions: Sessions, name: str, setting: str) -> NDArray[np.float64]:
