@@ -18,7 +18,7 @@ from synthetic import as_text, chain, chain_lists, hourly, random_queries
 
 # One value off its default for every setting there is; the first test says if one is forgotten.
 ITEM_TABLE = {"n_neighbours": 7, "last_clicks": 4, "decay": "same"}
-NEIGHBOURS = {"k": 9, "sample_size": 40, "last_clicks": 6, "remind": False}
+NEIGHBOURS = {"k": 9, "sample_size": 40, "last_clicks": 6, "remind": "none"}
 VECTOR = {
     **NEIGHBOURS,
     "weighting": "linear",

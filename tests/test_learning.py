@@ -52,7 +52,7 @@ def test_every_model_is_held_to_a_bound() -> None:
 
 @pytest.mark.parametrize("name", REACHED)
 def test_finds_the_next_item_when_there_is_one(name: str) -> None:
-    values = {"remind": False} if name in NO_REMINDER else {}
+    values = {"remind": "none"} if name in NO_REMINDER else {}
     reached = held_out_mrr(name, 0.1, **values)
     assert reached > REACHED[name]
 
@@ -107,6 +107,6 @@ def test_session_popularity_finds_repeated_clicks() -> None:
 def test_sessions_of_long_ago_vote_when_there_are_no_others() -> None:
     """STAN's docstring of the floor: old sessions stay comparable instead of all zero."""
     train = Sessions.from_lists([["x", "y"], ["x", "y"], ["p", "q"]], [0, 1, 2, 3, 1000 * DAY, 1000 * DAY])
-    found = nextclick.STAN(remind=False, lambda_snh=5).fit(train).recommend(["x"], 4)
+    found = nextclick.STAN(remind="none", lambda_snh=5).fit(train).recommend(["x"], 4)
     assert found[0].item == "y"
     assert found[0].score > found[1].score

@@ -173,10 +173,11 @@ def test_vs_knn_by_hand() -> None:
     assert answer(plain, "d", "a")["d"] == pytest.approx(0.5 / 2 / 2)
 
 
-def test_reminders_can_be_left_out() -> None:
-    without = answer(VSKNN(remind=False), "a")
-    assert without["a"] == 0
-    assert without["b"] > 0
+@pytest.mark.parametrize(("remind", "again"), [("all", "ab"), ("earlier", "a"), ("none", "")])
+def test_reminders_can_be_left_out(remind: str, again: str) -> None:
+    scores = answer(VSKNN(remind=remind), "a", "b")
+    assert {item for item in "ab" if scores[item] > 0} == set(again)
+    assert scores["c"] > 0
 
 
 def test_ages_need_a_clock() -> None:

@@ -272,7 +272,9 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
         f"FROM range(6000000) r(k)) TO '{tmp_path}/l.parquet'"
     )
     script = (
-        "import sys; from nextclick.prepare import prepare; "
+        # Where the tests run in the background, children inherit that Ctrl-C is ignored.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from nextclick.prepare import prepare; "
         "prepare(sys.argv[1], out=sys.argv[2], progress=lambda step: print(step, flush=True))"
     )
     source = Path(__file__).resolve().parents[1] / "src"

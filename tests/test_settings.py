@@ -187,7 +187,7 @@ def test_defaults_lie_in_their_own_ranges(name: str) -> None:
     assert settings.values_of(build(name, default)) == default
 
 
-@hypothesis.settings(deadline=None)
+@hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 @given(name=st.sampled_from(sorted(MODELS)), data=st.data())
 def test_any_value_is_taken_or_refused_as_a_user_error(name: str, data: st.DataObject) -> None:
     anything = st.one_of(
@@ -205,7 +205,7 @@ def test_any_value_is_taken_or_refused_as_a_user_error(name: str, data: st.DataO
         assert settings.values_of(build(name, built)) == built
 
 
-@hypothesis.settings(deadline=None)
+@hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 @given(name=st.sampled_from(sorted(MODELS)), data=st.data())
 def test_any_text_is_parsed_or_refused_as_a_user_error(name: str, data: st.DataObject) -> None:
     fields = [f.name for f in settings.settings_of(MODELS[name])] + ["preset", "other"]

@@ -359,11 +359,11 @@ def _notes(
         share = f"{unseen_pairs} of {pairs + (unseen_pairs if unseen == 'drop' else 0)} clicks"
         done = "left out" if unseen == "drop" else "counted as misses"
         notes.append(f"{share} went to items unknown to every model; they are {done}.")
-    for result in results:
-        spread = result.metrics[f"tie_spread@{k}"]
-        if spread > MANY_TIES:
-            notes.append(
-                f"{result.name}: many ties. recall@{k} would be {spread:.3f} apart between the best and the "
-                "worst order of equally scored items; the figures are the expectation over all orders."
-            )
+    spreads = {result.name: result.metrics[f"tie_spread@{k}"] for result in results}
+    many = [f"{name} {spread:.3f}" for name, spread in spreads.items() if spread > MANY_TIES]
+    if many:
+        notes.append(
+            f"Many ties: between the best and the worst order of equally scored items, recall@{k} would be "
+            f"this far apart: {', '.join(many)}. The figures are the expectation over all orders."
+        )
     return tuple(notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import click
@@ -18,6 +19,12 @@ def progress_bar() -> Progress:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         console=messages, transient=True,
     )  # fmt: skip
+
+
+def print_for_programs(content: Any) -> None:
+    """Print a result as JSON on stdout, unless a person watches, who has seen the messages."""
+    if not sys.stdout.isatty():
+        print_json(content)
 
 
 def print_json(content: Any) -> None:

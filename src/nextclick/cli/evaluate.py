@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 from rich.console import Console
@@ -18,37 +18,37 @@ from nextclick.results import Report
 from nextclick.sessions import Dataset
 
 
-class _Lengths(click.ParamType[tuple[int, ...]]):
-    name = "K,K,..."
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            lengths = tuple(int(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r}: write list lengths like 1,5,20", param, ctx)
-        if min(lengths) < 1:
-            self.fail(f"{value!r}: list lengths start at 1", param, ctx)
-        return lengths
+def _lengths(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        lengths = tuple(int(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r}: write list lengths like 1,5,20") from None
+    if min(lengths) < 1:
+        raise click.BadParameter(f"{value!r}: list lengths start at 1")
+    return lengths
 
 
-class _Candidates(click.ParamType[int | None]):
-    name = "all|top:N"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int | None:
-        if value is None or isinstance(value, int) or value == "all":
-            return None if value == "all" else value
-        kind, _, number = value.partition(":")
-        if kind != "top" or not number.isdigit() or int(number) < 1:
-            self.fail(f"{value!r}: write all, or top:50000 for the 50,000 most clicked items", param, ctx)
-        return int(number)
+def _candidates(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+    if value == "all":
+        return None
+    kind, _, number = value.partition(":")
+    if kind != "top" or not number.isdigit() or int(number) < 1:
+        raise click.BadParameter(f"{value!r}: write all, or top:50000 for the 50,000 most clicked items")
+    return int(number)
 
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.argument("model_dirs", nargs=-1, required=True, metavar="DIR...", type=click.Path(path_type=Path))
-@click.option("--k", "ks", type=_Lengths(), default="1,5,10,20", show_default=True, help="List lengths.")
+@click.option(
+    "--k",
+    "ks",
+    callback=_lengths,
+    metavar="K,K,...",
+    default="1,5,10,20",
+    show_default=True,
+    help="List lengths.",
+)
 @click.option(
     "--protocol",
     type=click.Choice(["next", "remaining"]),
@@ -65,7 +65,8 @@ class _Candidates(click.ParamType[int | None]):
 )
 @click.option(
     "--candidates",
-    type=_Candidates(),
+    callback=_candidates,
+    metavar="all|top:N",
     default="all",
     show_default=True,
     help="Rank against all items, or the N most clicked (overestimates).",
@@ -119,6 +120,10 @@ def evaluate(
     """
     from nextclick import evaluation
 
+    if html_file is not None:
+        from nextclick.report import require_charts
+
+        require_charts()  # before the work, not after it
     dataset = Dataset.load(data)
     names = _names(model_dirs)
     models, notes = {}, []

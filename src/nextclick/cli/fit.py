@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from nextclick import settings
-from nextclick.cli.console import messages, print_json
+from nextclick.cli.console import messages, print_for_programs
 from nextclick.files import directory_size
 from nextclick.models import build, find
 from nextclick.sessions import Dataset
@@ -52,7 +52,7 @@ def fit(data: Path, model: str, out: Path, assignments: tuple[str, ...], full: b
         f"next: nextclick evaluate {data} {out}    or: nextclick recommend {out} ITEM ...",
         soft_wrap=True,
     )
-    print_json(
+    print_for_programs(
         {
             "model": model,
             "path": str(out),

@@ -11,7 +11,7 @@ import click
 from rich.table import Table
 
 from nextclick import prepare as prepare_log
-from nextclick.cli.console import messages, print_json
+from nextclick.cli.console import messages, print_for_programs
 from nextclick.prepare.options import TIME_UNITS
 from nextclick.sessions import Dataset
 
@@ -108,12 +108,13 @@ def prepare(
     made = [dataset, *(Dataset.load(path) for path in paths[1:])]
     for path, one in zip(paths, made, strict=True):
         messages.print(_table(path, one.info["steps"]))
+        messages.print(_parts(one.info), highlight=False, soft_wrap=True)
         for warning in one.info["warnings"]:
             messages.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
-    following = f"next: nextclick fit {paths[0]} vs-knn --out model"
+    following = f"next: nextclick fit {paths[0]} vs-knn --out models/vs-knn"
     messages.print(f"prepared in {seconds:.1f} s\n{following}", soft_wrap=True)
     summaries = [_summary(path, one.info) for path, one in zip(paths, made, strict=True)]
-    print_json({"slices": summaries} if slices else summaries[0])
+    print_for_programs({"slices": summaries} if slices else summaries[0])
 
 
 def _table(path: Path, steps: Sequence[Mapping[str, Any]]) -> Table:
@@ -130,6 +131,18 @@ def _table(path: Path, steps: Sequence[Mapping[str, Any]]) -> Table:
             counts.append(f"{f'[dim]-{dropped:,}[/] ' if dropped > 0 else ''}{step[what]:,}")
         table.add_row(step["name"], *counts, step["why"].replace("[", "\\["))
     return table
+
+
+def _parts(info: Mapping[str, Any]) -> str:
+    """Return the sizes of the parts, and why rows were not usable, in words."""
+    lines = []
+    for name, part in info["splits"].items():
+        first, end = part["sessions"]
+        lines.append(f"{name}: {end - first:,} sessions, {part['pairs']:,} clicks to predict")
+    if info["bad_rows"]:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in info["bad_rows"].items())
+        lines.append(f"rows not usable: {reasons}")
+    return "\n".join(lines)
 
 
 def _summary(path: Path, info: Mapping[str, Any]) -> dict[str, Any]:

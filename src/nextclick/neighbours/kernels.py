@@ -9,6 +9,7 @@ from nextclick.compiled import compiled
 # Codes of the settings that the inner loop branches on.
 SAME, DIV, LINEAR, LOG, QUADRATIC, EXP = range(6)
 VECTOR, COSINE, JACCARD, DICE = range(4)
+NONE, EARLIER, ALL = range(3)
 
 
 @compiled
@@ -318,7 +319,7 @@ def session_votes(
                 out_scores = np.concatenate((out_scores, np.empty(room - len(out_scores), np.float32)))
             for p in range(low, high):
                 item = session_items[p]
-                if not remind and in_prefix[item]:
+                if in_prefix[item] and (remind == NONE or (remind == EARLIER and item == prefix[-1])):
                     continue
                 part = vote
                 if neighbour_scale > 0.0:

@@ -41,8 +41,9 @@ class SessionKNN(VotingRecommender):
     last_clicks: int | None = field(
         default=None, metadata=about("use only the last clicks of the prefix; none: all of them", low=1)
     )
-    remind: bool = field(
-        default=True, metadata=about("recommend items of the current session again, as shops need")
+    remind: Literal["all", "earlier", "none"] = field(
+        default="all",
+        metadata=about("which items of the session are recommended again; earlier: all but the last one"),
     )
 
     _bounded: ClassVar[bool] = False  # posting lists cut to sample_size
@@ -99,7 +100,7 @@ class SessionKNN(VotingRecommender):
                 learnt["offsets"], learnt["items"], learnt["positions"], *self._postings,
                 learnt["session_weights"], learnt["item_weights"], learnt["item_factors"],
                 self.k, self.sample_size, weighting, scale, similarity, score_weighting, neighbour_scale,
-                self.remind, *self._rooms(),
+                ("none", "earlier", "all").index(self.remind), *self._rooms(),
             )
         )  # fmt: skip
 

@@ -1,7 +1,8 @@
 """Reports of a comparison: one HTML file for people to read, one table for the terminal."""
 
+from nextclick.report.drawing import require_charts
 from nextclick.report.page import write_html
 from nextclick.report.statistics import Statistics, describe
 from nextclick.report.table import print_report
 
-__all__ = ["Statistics", "describe", "print_report", "write_html"]
+__all__ = ["Statistics", "describe", "print_report", "require_charts", "write_html"]

@@ -61,7 +61,7 @@ _SETTINGS = {
 }
 
 
-def check() -> None:
+def require_charts() -> None:
     """Raise MissingExtraError where charts cannot be drawn."""
     try:
         import matplotlib  # noqa: F401

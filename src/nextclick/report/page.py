@@ -43,7 +43,7 @@ def page(
 ) -> str:
     """Return the HTML that ``write_html`` writes."""
     if pictures:
-        drawing.check()
+        drawing.require_charts()
     findings = Findings(report)
     sections: dict[str, list[Html]] = {}
     if dataset is not None:
