@@ -36,6 +36,7 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
         "k": [50, 100, 200, 500, 1000],
         "sample_size": [500, 1000, 2500, 5000, 10000],
         "last_clicks": [None, 2, 3, 5, 10],
+        "remind": ["all", "earlier"],
     },
     "vs-knn": {
         "weighting": ALL,
@@ -45,6 +46,7 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
         "k": [50, 100, 200, 500, 1000, 1500],
         "sample_size": [500, 1000, 2500, 5000, 10000],
         "last_clicks": [None, 2, 3, 5, 10],
+        "remind": ["all", "earlier"],
     },
     "stan": {
         "lambda_spw": [0.4, 0.6, 0.8, 1.02, 1.5, 2.0, 3.0, 5.0],
@@ -53,6 +55,7 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
         "k": [50, 100, 200, 500, 1000, 1500],
         "sample_size": [500, 1000, 2500, 5000, 10000],
         "last_clicks": [None, 2, 3, 5, 10],
+        "remind": ["all", "earlier"],
     },
 }
 
