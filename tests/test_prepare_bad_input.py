@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 
 from nextclick.errors import DataError
 from nextclick.prepare import prepare
+from nextclick.prepare.engines import DuckDB
 from nextclick.sessions import Dataset
 
 T0 = 1_400_000_000
@@ -297,3 +299,18 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     assert "KeyboardInterrupt" in messages
     assert time.monotonic() - sent < 10
     assert sorted(path.name for path in tmp_path.iterdir()) == ["l.parquet"]
+
+
+def test_ctrl_c_in_a_query_leaves_the_engine_idle(tmp_path: Path) -> None:
+    """A connection that is still busy refuses to be closed, which would end in a traceback and an abort."""
+    (tmp_path / "work").mkdir()
+    # Where the tests run in the background, Ctrl-C is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with DuckDB(tmp_path / "work") as engine:
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+            with pytest.raises(KeyboardInterrupt):
+                engine.rows("SELECT SUM(a.i * b.i) FROM range(3000000) AS a(i), range(3000000) AS b(i)")
+            assert engine.rows("SELECT 1") == [(1,)]
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -162,22 +162,25 @@ class DuckDB:
         """Run in a thread, because DuckDB itself does not hear Ctrl-C while a query runs."""
         outcome: list[Any] = []
         failure: list[BaseException] = []
+        # Not thread.join and is_alive: a join that Ctrl-C interrupts takes a running thread for ended.
+        done = threading.Event()
 
         def target() -> None:
             try:
                 outcome.append(work(self.connection))
             except BaseException as error:
                 failure.append(error)
+            finally:
+                done.set()
 
         thread = threading.Thread(target=target, daemon=True)
-        thread.start()
         try:
-            while thread.is_alive():
-                thread.join(0.2)
+            thread.start()
+            while not done.wait(0.2):
+                pass
         except BaseException:
-            while thread.is_alive():
+            while not done.wait(0.1) and thread.ident is not None:
                 self.connection.interrupt()
-                thread.join(0.1)
             raise
         if failure:
             raise _explained(failure[0], self.scanned, self.work) from failure[0]
