@@ -19,7 +19,7 @@ import click
 
 from nextclick.cli import COMMANDS, main
 from nextclick.models import MODELS
-from nextclick.settings import describe_type, settings_of
+from nextclick.settings import as_text, describe_type, settings_of
 
 DOCS = Path(__file__).resolve().parent
 
@@ -98,7 +98,7 @@ def _option(parameter: click.Parameter) -> str | None:
 
 
 def _type(kind: click.ParamType) -> str:
-    plain = {"integer": "NUMBER", "integer range": "NUMBER", "path": "PATH", "text": "TEXT"}
+    plain = {"integer": "NUMBER", "integer range": "NUMBER", "path": "PATH", "file": "FILE", "text": "TEXT"}
     return plain.get(kind.name, kind.name)
 
 
@@ -127,28 +127,16 @@ def _settings(model: type[typing.Any]) -> str:
     if fields:
         lines = ["", "| setting | default | accepts | meaning |", "|---|---|---|---|"]
         lines += [
-            f"| `{field.name}` | {_value(field.default)} | {describe_type(field, hints)} | "
+            f"| `{field.name}` | {as_text(field.default)} | {describe_type(field, hints)} | "
             f"{_escaped(field.metadata['about'])} |"
             for field in fields
         ]
         lines.append("")
     presets: Mapping[str, Mapping[str, object]] = model.presets
     for preset, values in presets.items():
-        chosen = " ".join(f"{name}={_value(value)}" for name, value in values.items())
+        chosen = " ".join(f"{name}={as_text(value)}" for name, value in values.items())
         lines += [f"`--set preset={preset}`: {chosen}", ""]
     return "\n".join(lines)
-
-
-def _value(value: object) -> str:
-    if value is None:
-        return "none"
-    return (
-        str(value).lower()
-        if isinstance(value, bool)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
 
 
 def _escaped(text: str) -> str:

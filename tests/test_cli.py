@@ -277,3 +277,37 @@ def refused_demo(out: Path, *arguments: str) -> str:
 def test_demo_refuses_a_wrong_shop(tmp_path: Path, assignment: str) -> None:
     assert assignment.split("=")[0][:3] in refused("demo", "--out", tmp_path / "demo", "--set", assignment)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistyped_command_is_answered_with_the_nearest() -> None:
+    result = run("modls")
+    assert result.exit_code == 2
+    assert "did you mean 'models'?" in result.stderr
+
+
+def test_places_that_cannot_be_written_to_are_named(shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", "utf-8")
+    beyond = tmp_path / "file" / "x"
+    assert f"{beyond}: cannot be written there" in refused(
+        "fit", shop / "data", "pop", "--out", beyond
+    ).replace("\n", "")
+    result = run("evaluate", shop / "data", shop / "models" / "pop", "--json", beyond)
+    assert result.exit_code == 1
+    assert "recall@20" in result.stdout  # the figures are not lost
+    assert "cannot be written there" in result.stderr
+    assert run("evaluate", shop / "data", shop / "models" / "pop", "--html", tmp_path).exit_code == 2
+
+
+def test_evaluate_on_a_validation_part_that_is_not_there(shop: Path, tmp_path: Path) -> None:
+    ok("prepare", shop / "clicks.csv", "--session", "visit", "--item", "product", "--time", "when",
+       "--validation", "0", "--out", tmp_path / "data")  # fmt: skip
+    said = refused("evaluate", tmp_path / "data", shop / "models" / "pop", "--part", "validation")
+    assert "no validation part" in said
+    assert "--validation" in said
+
+
+def test_recommend_refuses_options_without_effect(shop: Path, tmp_path: Path) -> None:
+    model = shop / "models" / "pop"
+    assert run("recommend", model, "café 1", "--session", "visit").exit_code == 2
+    files = ["--sessions", shop / "clicks.csv", "--out", tmp_path / "o.csv"]
+    assert run("recommend", model, *files, "--format", "json").exit_code == 2

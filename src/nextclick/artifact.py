@@ -81,10 +81,13 @@ def load(path: str | Path) -> Recommender:
         model = models.build(manifest["model"], manifest["settings"])
         vocabulary = Vocabulary.from_arrays(ids)
     except (ConfigError, KeyError, ValueError) as error:
-        raise ArtifactError(f"{path}: does not fit this version of nextclick: {error}") from error
+        raise ArtifactError(
+            f"{path}: does not fit this version of nextclick ({error}); fit the model again"
+        ) from error
     if len(vocabulary) != manifest["n_items"]:
         raise ArtifactError(
-            f"{path}: the manifest counts {manifest['n_items']} items, the arrays hold {len(vocabulary)}"
+            f"{path}: the manifest counts {manifest['n_items']} items, the arrays hold {len(vocabulary)}; "
+            "fit the model again"
         )
     model.facts = manifest["facts"]
     try:
@@ -99,13 +102,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
-        raise ArtifactError(
-            f"{path}: no model here (no manifest.json); fit one with: nextclick fit DATA MODEL --out {path}"
-        ) from None
+        hint = f"fit one with: nextclick fit DATA MODEL --out {path}"
+        if (path / "prepare.json").exists():
+            hint = "these are prepared data; name a directory that nextclick fit wrote"
+        raise ArtifactError(f"{path}: no model here (no manifest.json); {hint}") from None
     except (ValueError, OSError, RecursionError) as error:
         raise ArtifactError(f"{file}: unreadable ({error}); fit the model again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ArtifactError(f"{file}: not a model of nextclick")
+        raise ArtifactError(f"{file}: not a model of nextclick; name a directory that nextclick fit wrote")
     version = manifest.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise ArtifactError(
@@ -135,7 +139,8 @@ def _check_file(file: Path, expected: Mapping[str, Any]) -> None:
     if file.stat().st_size != expected.get("bytes"):
         found = file.stat().st_size
         raise ArtifactError(
-            f"{file}: expected {expected.get('bytes')} bytes, found {found}: damaged or truncated"
+            f"{file}: expected {expected.get('bytes')} bytes, found {found}: damaged or truncated; "
+            "fit the model again"
         )
     if sha256(file) != expected.get("sha256"):
         raise ArtifactError(

@@ -56,7 +56,7 @@ def recommend_file(
     if out.suffix not in (*JSON_LINES, ".csv"):
         raise ConfigError(f"{out}: write to a file that ends in .jsonl or .csv")
     if not source.exists():
-        raise DataError(f"{source}: no such file")
+        raise DataError(f"{source}: no such file or folder; check the path")
     stream = _from_json_lines(source) if source.suffix in JSON_LINES else _from_table(source, columns or {})
     done = fallbacks = unknown = 0
     with new_file(out) as aside, aside.open("w", encoding="utf-8", newline="") as target:
@@ -71,7 +71,7 @@ def recommend_file(
             if progress is not None:
                 progress(done)
         if done == 0:
-            raise DataError(f"{source}: holds no session")
+            raise DataError(f"{source}: holds no session; export it again")
     return Counts(done, fallbacks, unknown)
 
 
@@ -121,6 +121,10 @@ def _from_table(source: Path, columns: Mapping[str, str | None]) -> Iterator[Ses
     from nextclick.prepare.sources import find_source
 
     found = find_source(source, columns)
+    if found.columns.session is None:
+        raise DataError(
+            f"{source}: it names users and no sessions; name the column of sessions with --session"
+        )
     work = Path(tempfile.mkdtemp(prefix="nextclick-"))
     try:
         (work / "engine").mkdir()

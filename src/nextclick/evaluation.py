@@ -86,7 +86,7 @@ def evaluate(
     if not ks or ks[0] < 1:
         raise ConfigError(f"k={k}: expected list lengths of at least 1, for example 20")
     if not named:
-        raise ConfigError("no model to evaluate")
+        raise ConfigError("no model to evaluate: give at least one fitted recommender")
     translations = {name: _translation(model, test) for name, model in named.items()}
     events, unseen_pairs = _events(test, list(translations.values()), protocol, unseen)
     answers = {}
@@ -163,7 +163,7 @@ def _events(
     """Cut the test sessions into events; also count those whose next click no model knows."""
     queries, positions = test.pairs()
     if len(queries) == 0:
-        raise DataError("nothing to evaluate: no test session has two clicks")
+        raise DataError("nothing to evaluate: no test session has two clicks; give longer sessions")
     session = test.session_of[positions]
     known = np.any([codes != UNKNOWN for codes in translations], axis=0)  # of each item
     answerable = known[test.items[positions]]
@@ -177,7 +177,8 @@ def _events(
     if unseen == "drop":
         if not answerable.any():
             raise DataError(
-                "nothing to evaluate: no model knows any of the items clicked in the test sessions"
+                "nothing to evaluate: no model knows any of the items clicked in the test sessions; fit the "
+                "models on the same log, or count such clicks with unseen='miss'"
             )
         keep = np.flatnonzero(answerable)
         lengths = np.diff(bounds)

@@ -35,7 +35,7 @@ def new_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
             any(target.iterdir()) and not any((target / name).exists() for name in _OURS)
         ):
             raise DataError(f"{target} was not made by nextclick and is not overwritten: choose another name")
-    with _room(target):
+    with _place(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -69,7 +69,7 @@ def new_file(target: Path) -> Iterator[Path]:
 
     Raises DataError when the disk is full or the folder cannot be written.
     """
-    with _room(target):
+    with _place(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         os.close(handle)
@@ -99,6 +99,18 @@ def sha256(path: Path) -> str:
 def directory_size(path: Path) -> int:
     """Return the bytes of all files in a directory."""
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+@contextlib.contextmanager
+def _place(target: Path) -> Iterator[None]:
+    """Turn every refusal to make something beside ``target`` into an error that names it and the remedy."""
+    try:
+        with _room(target):
+            yield
+    except OSError as error:
+        raise DataError(
+            f"{target}: cannot be written there ({error.strerror}); choose another place"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -342,16 +342,21 @@ def _read_info(path: Path) -> dict[str, Any]:
     try:
         info = json.loads((path / "prepare.json").read_text("utf-8"))
     except FileNotFoundError:
-        hint = " (it holds slices: name one of them)" if (path / "slice-1").is_dir() else ""
-        raise ArtifactError(
-            f"{path}: no prepared data here{hint}; make it with: nextclick prepare LOG --out {path}"
-        ) from None
+        hint = f"make it with: nextclick prepare LOG --out {path}"
+        if (path / "slice-1").is_dir():
+            hint = f"it holds slices, name one of them: {path / 'slice-1'}"
+        elif (path / "manifest.json").exists():
+            hint = "this is a saved model; name a directory that nextclick prepare wrote"
+        raise ArtifactError(f"{path}: no prepared data here; {hint}") from None
     except (ValueError, OSError, RecursionError) as error:
         raise ArtifactError(
             f"{path / 'prepare.json'}: unreadable ({error}); prepare the data again"
         ) from error
     if not isinstance(info, dict) or info.get("format") != FORMAT:
-        raise ArtifactError(f"{path / 'prepare.json'}: not a prepared data set of nextclick")
+        raise ArtifactError(
+            f"{path / 'prepare.json'}: not a prepared data set of nextclick; name a directory that nextclick "
+            "prepare wrote"
+        )
     version = info.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise ArtifactError(

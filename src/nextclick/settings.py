@@ -116,6 +116,15 @@ def describe_type(field: Field[Any], hints: Mapping[str, Any]) -> str:
     return f"{text} of at most {high:g}" if high is not None else text
 
 
+def as_text(value: object) -> str:
+    """Return the value of a setting as a user writes it after ``--set name=``."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _as_float(value: int) -> float:
     try:
         return float(value)

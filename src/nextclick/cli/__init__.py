@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any
 import click
 
 from nextclick import __version__
-from nextclick.errors import NextclickError
+from nextclick.errors import NextclickError, nearest
 
 COMMANDS: Mapping[str, str] = {
     "demo": "Make a small shop, compare recommenders on it, write a report. Needs no data.",
@@ -29,9 +30,9 @@ class _Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
         if name not in COMMANDS:
-            return None
+            ctx.fail(f"no command {name!r}{nearest(name, COMMANDS)}\n  there are: {', '.join(COMMANDS)}")
         command: click.Command = getattr(importlib.import_module(f"nextclick.cli.{name}"), name)
         return command
 
@@ -44,6 +45,12 @@ class _Lazy(click.Group):
             return super().invoke(ctx)
         except NextclickError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE or error.filename is None:  # click ends quietly on a closed pipe
+                raise
+            raise click.ClickException(
+                f"{error.filename}: {error.strerror}; check the path and its permissions"
+            ) from error
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

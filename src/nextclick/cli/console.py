@@ -17,7 +17,7 @@ def progress_bar() -> Progress:
     """Return a progress display on stderr that leaves nothing behind, and nothing at all in a pipe."""
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=messages, transient=True,
+        console=messages, transient=True, disable=not messages.is_terminal,
     )  # fmt: skip
 
 

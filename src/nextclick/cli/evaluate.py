@@ -89,11 +89,14 @@ def _candidates(ctx: click.Context, param: click.Parameter, value: str) -> int |
 @click.option(
     "--json",
     "json_file",
-    type=click.Path(path_type=Path, allow_dash=True),
+    type=click.Path(path_type=Path, allow_dash=True, dir_okay=False),
     help="Write the figures as JSON (- for stdout).",
 )
 @click.option(
-    "--html", "html_file", type=click.Path(path_type=Path), help="Write the report as one HTML page."
+    "--html",
+    "html_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the report as one HTML page.",
 )
 def evaluate(
     data: Path,
@@ -125,6 +128,8 @@ def evaluate(
 
         require_charts()  # before the work, not after it
     dataset = Dataset.load(data)
+    if part == "validation" and not len(dataset.validation):
+        raise ConfigError(f"{data} has no validation part: prepare it again with --validation 0.1")
     names = _names(model_dirs)
     models, notes = {}, []
     for name, path in names.items():
@@ -150,6 +155,13 @@ def evaluate(
     report = dataclasses.replace(report, notes=(*report.notes, *notes))
     if part == "test":
         _record(report, names)
+    # Shown before it is written: a disk that is full must not cost the figures.
+    if str(json_file) == "-":
+        print_json(report.to_json())
+    else:
+        from nextclick.report import print_report
+
+        print_report(report, Console(highlight=False))
     if json_file is not None and str(json_file) != "-":
         write_json(json_file, report.to_json())
     if html_file is not None:
@@ -157,12 +169,6 @@ def evaluate(
 
         write_html(report, html_file, dataset)
         messages.print(f"report: {html_file}", soft_wrap=True)
-    if str(json_file) == "-":
-        print_json(report.to_json())
-    else:
-        from nextclick.report import print_report
-
-        print_report(report, Console(highlight=False))
 
 
 def _names(paths: Sequence[Path]) -> dict[str, Path]:

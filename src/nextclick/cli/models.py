@@ -11,7 +11,7 @@ from rich.table import Table
 from nextclick.cli.console import print_json
 from nextclick.models import MODELS, find
 from nextclick.recommender import Recommender
-from nextclick.settings import describe_type, settings_of
+from nextclick.settings import as_text, describe_type, settings_of
 
 
 @click.command()
@@ -41,7 +41,7 @@ def _list(console: Console) -> None:
     table.add_column("model", style="bold", no_wrap=True)
     table.add_column("what it recommends, and its settings with their defaults")
     for name, model in MODELS.items():
-        defaults = " ".join(f"{field.name}={_text(field.default)}" for field in settings_of(model))
+        defaults = " ".join(f"{field.name}={as_text(field.default)}" for field in settings_of(model))
         table.add_row(name, model.summary)
         table.add_row("", f"[dim]{defaults or 'no settings'}[/dim]")
     console.print(table)
@@ -58,10 +58,12 @@ def _describe(console: Console, model: type[Recommender]) -> None:
     for column in ("setting", "default", "accepts", "meaning"):
         table.add_column(column)
     for field in settings_of(model):
-        table.add_row(field.name, _text(field.default), describe_type(field, hints), field.metadata["about"])
+        table.add_row(
+            field.name, as_text(field.default), describe_type(field, hints), field.metadata["about"]
+        )
     console.print(table if table.row_count else "It has no settings.")
     for preset, values in model.presets.items():
-        chosen = " ".join(f"{name}={_text(value)}" for name, value in values.items())
+        chosen = " ".join(f"{name}={as_text(value)}" for name, value in values.items())
         console.print(f"\n[bold]--set preset={preset}[/bold]: {chosen}")
 
 
@@ -82,15 +84,3 @@ def _described(model: type[Recommender]) -> dict[str, object]:
         ],
         "presets": {name: dict(values) for name, values in model.presets.items()},
     }
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return "none"
-    return (
-        str(value).lower()
-        if isinstance(value, bool)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )

@@ -122,7 +122,7 @@ def _table(path: Path, steps: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(title=str(path), title_justify="left", box=None, pad_edge=False)
     table.add_column("step")
     for what in ("sessions", "clicks", "items"):
-        table.add_column(what, justify="right")
+        table.add_column(what, justify="right", no_wrap=True)
     table.add_column("what remains", style="dim")
     for step in steps:
         counts = []

@@ -64,9 +64,13 @@ def recommend(
         raise click.UsageError("give the ITEMs of one session, or a file of sessions with --sessions")
     if (sessions is None) != (out is None):
         raise click.UsageError("--sessions FILE and --out FILE go together")
+    columns = {"session": session, "item": item, "time": time}
+    if sessions is None and any(columns.values()):
+        raise click.UsageError("--session, --item and --time name columns of the file of --sessions")
+    if sessions is not None and form is not None:
+        raise click.UsageError("--format is for one session; the ending of --out says how a file is written")
     model = artifact.load(model_dir)
     if sessions is not None and out is not None:
-        columns = {"session": session, "item": item, "time": time}
         with messages.status("recommending") as status:
             counts = batch.recommend_file(
                 model, sessions, out, k=k, exclude_seen=exclude_seen, columns=columns,

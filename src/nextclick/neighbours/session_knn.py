@@ -100,7 +100,8 @@ class SessionKNN(VotingRecommender):
                 learnt["offsets"], learnt["items"], learnt["positions"], *self._postings,
                 learnt["session_weights"], learnt["item_weights"], learnt["item_factors"],
                 self.k, self.sample_size, weighting, scale, similarity, score_weighting, neighbour_scale,
-                ("none", "earlier", "all").index(self.remind), *self._rooms(),
+                {"none": kernels.NONE, "earlier": kernels.EARLIER, "all": kernels.ALL}[self.remind],
+                *self._rooms(),
             )
         )  # fmt: skip
 
@@ -234,7 +235,12 @@ class VSKNN(SessionKNN):
     def _session_weights(self, sessions: Sessions) -> NDArray[np.float64]:
         weights = np.ones(len(sessions))
         if self.day_decay < 1 or self.last_days is not None:
-            age = _age(sessions, self.name, "day_decay and last_days")
+            if not sessions.clock:
+                raise ConfigError(
+                    f"{self.name}: day_decay and last_days need clock time, and this log only orders its "
+                    "clicks; leave them out"
+                )
+            age = _age(sessions)
             weights = self.day_decay ** np.round(age)
             if self.last_days is not None:
                 weights[age > self.last_days] = 0.0
@@ -306,7 +312,7 @@ class STAN(SessionKNN):
     def _session_weights(self, sessions: Sessions) -> NDArray[np.float64]:
         if sessions.clock:
             scale = self.lambda_snh
-            age = _age(sessions, self.name, "lambda_snh")
+            age = _age(sessions)
         else:
             scale = self.lambda_snh_sessions
             age = np.arange(len(sessions) - 1, -1, -1, dtype=np.float64)
@@ -314,11 +320,7 @@ class STAN(SessionKNN):
         return np.ones(len(sessions)) if scale is None else np.exp(-np.minimum(age / scale, 60.0))
 
 
-def _age(sessions: Sessions, name: str, setting: str) -> NDArray[np.float64]:
-    """Days from the last click of each session to the end of training, [n_sessions]."""
-    if not sessions.clock:
-        raise ConfigError(
-            f"{name}: {setting} needs clock time, and this log only orders its clicks; leave it out"
-        )
+def _age(sessions: Sessions) -> NDArray[np.float64]:
+    """Days from the last click of each session to the end of training, [n_sessions]; needs clock time."""
     last = sessions.times[np.maximum(sessions.offsets[1:] - 1, 0)]
     return np.asarray((last.max() - last) / DAY)

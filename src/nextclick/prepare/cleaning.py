@@ -55,7 +55,6 @@ class Run:
         self.engine, self.sources, self.options, self.progress = engine, sources, options, progress
         self.record = Record()
         self.bad: dict[str, int] = {}
-        self.warnings: list[str] = []
         source = sources[0]
         for role in ROLES:
             kinds = [one.kind(role) for one in sources]
@@ -100,7 +99,7 @@ class Run:
         self.bad = dict(sorted(graded.items())) | ({"unreadable line": lines} if lines else {})
         bad = sum(self.bad.values())
         if not good + bad:
-            raise DataError(f"{self.sources[0].files[0]}: no rows")
+            raise DataError(f"{self.sources[0].files[0]}: no rows below the header; export the log again")
         self._refuse_bad(bad, good + bad, line)
         if words.number_sessions:
             engine.table("session_ids", words.fill(steps.SESSION_IDS))

@@ -151,7 +151,10 @@ def _parts(role: str, column: str, header: Sequence[str]) -> tuple[str, ...]:
 
 
 def _hint(role: str, column: str, header: Sequence[str]) -> str:
-    return nearest(column, header).replace("did you mean ", f"did you mean --{role} ")
+    """Return the column to name instead, nearest in spelling; none whose name says another role."""
+    others = {name for other, names in SYNONYMS.items() if other != role for name in names}
+    fit = [name for name in header if _plain(name) not in others]
+    return nearest(column, fit).replace("did you mean ", f"did you mean --{role} ")
 
 
 def _plain(name: str) -> str:

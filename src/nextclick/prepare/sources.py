@@ -1,8 +1,8 @@
 """Finding the files of a click log and turning their columns into one view, in either engine's words.
 
 The view is called ``log`` and has the columns part (0 train or whole log, 1 test), session and item
-(text or bigint, NULL where missing), time (bigint; NULL where unreadable, -1 where impossible), and
-where used ord (bigint) and event (text).
+(text or bigint, NULL where missing), time (bigint; NULL where unreadable, -1 where impossible),
+written (text: the time as it stands in the file), and where used ord (bigint) and event (text).
 """
 
 from __future__ import annotations
@@ -70,16 +70,20 @@ def find_source(
     """
     files = tuple(_files(paths))
     if empty := [file for file in files if file.stat().st_size == 0]:
-        raise DataError(f"{empty[0]}: the file is empty")
+        raise DataError(f"{empty[0]}: the file is empty; leave it out, or export the log again")
     parquet = [_is_parquet(file) for file in files]
     if len(set(parquet)) > 1:
-        raise DataError(f"{files[0].parent}: holds Parquet and text files; give files of one kind")
+        raise DataError(
+            f"{files[0].parent}: holds Parquet and text files; give files of one kind, for example "
+            f"'{files[0].parent}/*{files[0].suffix}'"
+        )
     looks = [_look_parquet(file) if parquet[0] else _look_text(file) for file in files]
     for file, look in zip(files[1:], looks[1:], strict=True):
         if _described(look) != _described(looks[0]):
             raise DataError(
                 f"{file}: its columns are not those of {files[0].name}\n"
-                f"  {file.name}: {_described(look)}\n  {files[0].name}: {_described(looks[0])}"
+                f"  {file.name}: {_described(look)}\n  {files[0].name}: {_described(looks[0])}\n"
+                "  prepare them apart, or give only the files of one log"
             )
     kinds, delimiter, has_header, zipped = looks[0]
     where = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
@@ -131,6 +135,7 @@ def log_sql(source: Source, unit: str, dialect: Dialect) -> str:
         chosen.append(f"{_within(micros, low, high, micros)} AS time")
     else:
         chosen.append(f"{_number_sql('time', kind, unit)} AS time")
+    chosen.append("CAST(time AS STRING) AS written")
     if order := source.kind("order"):
         chosen.append(f"{_whole_sql('ord', order)} AS ord")
     if source.kind("event"):
@@ -231,7 +236,7 @@ def _expand(path: Path) -> list[Path]:
         return [path]
     matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
     if not matches:
-        raise DataError(f"{path}: no such file or folder")
+        raise DataError(f"{path}: no such file or folder; check the path")
     return list(itertools.chain.from_iterable(_expand(match) for match in matches))
 
 
@@ -240,12 +245,12 @@ def _is_parquet(file: Path) -> bool:
         return stream.read(4) == b"PAR1" or file.name.endswith((".parquet", ".pq"))
 
 
-Look = tuple[dict[str, str], str, bool, bool]  # kinds, delimiter, has a header, is zipped
+Look = tuple[dict[str, str], str, bool, bool]  # kinds, delimiter ("": Parquet), has a header, is zipped
 
 
 def _described(look: Look) -> str:
     named = ", ".join(f"{name} ({kind})" for name, kind in look[0].items())
-    return named + f", separated by {look[1]!r}" * (not look[3] or look[1] != ",") + ", gzip" * look[3]
+    return named + f", separated by {look[1]!r}" * bool(look[1]) + ", gzip" * look[3]
 
 
 def _look_parquet(file: Path) -> Look:
@@ -254,7 +259,7 @@ def _look_parquet(file: Path) -> Look:
             rows = connection.execute("DESCRIBE SELECT * FROM read_parquet(?)", [literal(file)]).fetchall()
         except duckdb.Error as error:
             raise unreadable(file, error) from error
-    return {name: _kind(kind) for name, kind, *_ in rows}, ",", True, False
+    return {name: _kind(kind) for name, kind, *_ in rows}, "", True, False
 
 
 def _kind(duckdb_type: str) -> str:

@@ -2,7 +2,7 @@
 
 Every window and every numbering has a total order, so both engines give the same rows. Tables:
 
-log        part, session, item, time [, ord] [, event]        one row per row read; see sources.py
+log        part, session, item, time, written [, ord] [, event]   one row per row read; see sources.py
 clicks     session, item, time [, ord] [, e]                  usable rows; session, item, e are numbers
 sizes      session, n                                         clicks of each session
 item_sizes item, n, n_train                                   clicks of each item
@@ -66,8 +66,8 @@ class Words:
 
 BAD_ROWS = "SELECT reason, COUNT(*) FROM (SELECT {bad} AS reason FROM log) AS graded GROUP BY reason"
 
-BAD_EXAMPLE = """SELECT reason, session, item, time
-FROM (SELECT session, item, time, {bad} AS reason FROM log) AS graded WHERE reason IS NOT NULL LIMIT 1"""
+BAD_EXAMPLE = """SELECT reason, session, item, written
+FROM (SELECT session, item, written, {bad} AS reason FROM log) AS graded WHERE reason IS NOT NULL LIMIT 1"""
 
 READ_SIZES = """SELECT (SELECT COUNT(*) FROM (SELECT DISTINCT part, session FROM log
 WHERE session IS NOT NULL) AS s), COUNT(DISTINCT item) FROM log"""
