@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from nextclick.errors import ConfigError, DataError, MissingExtraError
+from nextclick.metrics import gini_of
 from nextclick.shop import Shop, ShopConfig, simulate
 from nextclick.shop import shop as shop_module
 from nextclick.shop.catalogue import COMPARING, PATTERN, PER_CATEGORY, SUBCATEGORIES, make_catalogue
-from nextclick.shop.shop import gini
 from nextclick.shop.thumbnails import OUTLINES, thumbnail
 from nextclick.shop.visitors import BOT, CAROUSEL, DAY_MS, EPOCH_MS, MECHANISMS, taste_axes
 
@@ -119,8 +119,8 @@ def test_mechanisms_come_in_the_proportions_of_their_weights(shop: Shop) -> None
 
 
 def test_gini_of_equal_and_of_one_sided_counts() -> None:
-    assert gini(np.array([3, 3, 3])) == 0
-    assert gini(np.array([0, 0, 0, 8])) == pytest.approx(3 / 4)
+    assert gini_of(np.array([3, 3, 3])) == 0
+    assert gini_of(np.array([0, 0, 0, 8])) == pytest.approx(3 / 4)
 
 
 # Sequence

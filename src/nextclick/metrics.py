@@ -144,11 +144,15 @@ def gini(top: NDArray[np.int32], n_items: int) -> float:
 
     Source: Gini 1912; as used for recommendation lists by Fleder & Hosanagar, EC 2007.
     """
-    shown = np.sort(_shown(top, n_items)).astype(np.float64)
-    if shown.sum() == 0:
-        return 0.0
-    place = np.arange(1, n_items + 1)
-    return float(((2 * place - n_items - 1) * shown).sum() / (n_items * shown.sum()))
+    return gini_of(_shown(top, n_items))
+
+
+def gini_of(counts: NDArray[np.int64]) -> float:
+    """Gini index of non-negative counts, [n]: 0 all alike (or all zero), towards 1 one has everything."""
+    ordered = np.sort(counts).astype(np.float64)
+    n, total = len(ordered), ordered.sum()
+    place = np.arange(1, n + 1)
+    return float((2 * place - n - 1) @ ordered / (n * total)) if total else 0.0
 
 
 def _shown(top: NDArray[np.int32], n_items: int) -> NDArray[np.int64]:

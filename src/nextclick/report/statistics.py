@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextclick.errors import DataError
+from nextclick.metrics import gini_of
 from nextclick.sessions import Sessions
 
 REPEAT_EDGES = (0.0, 0.1, 0.25, 0.5, 1.0)
@@ -90,7 +91,7 @@ def describe(sessions: Sessions) -> Statistics:
         repeating_sessions=float((repeated > 0).mean()),
         repeats=np.bincount(np.searchsorted(REPEAT_EDGES, of_own), minlength=len(REPEAT_EDGES)),
         popularity=popularity,
-        gini=_gini(popularity[::-1]),
+        gini=gini_of(popularity),
         density=_density(sessions.times) if sessions.clock else None,
     )
 
@@ -105,12 +106,6 @@ def _distinct(sessions: Sessions) -> NDArray[np.int64]:
     new[1:] = keys[1:] != keys[:-1]
     counted = np.r_[0, np.cumsum(new)]
     return counted[sessions.offsets[1:]] - counted[sessions.offsets[:-1]]
-
-
-def _gini(ascending: NDArray[np.int64]) -> float:
-    n = len(ascending)
-    place = 2.0 * np.arange(1, n + 1) - n - 1
-    return float((place * ascending).sum() / (n * ascending.sum())) if n else 0.0
 
 
 def _density(times: NDArray[np.int64]) -> Density | None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextclick.files import new_directory, write_json
+from nextclick.metrics import gini_of
 from nextclick.shop.catalogue import (
     BRANDS,
     CATEGORIES,
@@ -56,7 +57,7 @@ class Shop:
             "similar_clicks": int((log.truth.mechanism == CAROUSEL).sum()),
             "median_clicks_per_session": float(np.median(lengths)) if len(lengths) else 0.0,
             "mean_clicks_per_session": round(float(lengths.mean()), 4) if len(lengths) else 0.0,
-            "gini": round(gini(clicks), 4),
+            "gini": round(gini_of(clicks), 4),
             "mechanisms": {
                 name: round(float(share), 4)
                 for name, share in zip(MECHANISMS, made / max(1, made.sum()), strict=True)
@@ -162,14 +163,6 @@ def simulate(config: ShopConfig | None = None) -> Shop:
     config = config or ShopConfig()
     catalogue = make_catalogue(config)
     return Shop(config, catalogue, simulate_clicks(config, catalogue))
-
-
-def gini(counts: NDArray[np.int64]) -> float:
-    """Gini coefficient of non-negative counts: 0 = all equal, near 1 = one has nearly everything."""
-    ordered = np.sort(counts).astype(np.float64)
-    n = len(ordered)
-    place = np.arange(1, n + 1)
-    return float((2 * place - n - 1) @ ordered / max(1.0, n * ordered.sum()))
 
 
 def _scores(ranks: NDArray[np.float64]) -> dict[str, float]:
