@@ -436,3 +436,19 @@ def test_every_model_can_be_evaluated(name: str) -> None:
 def test_expected_figures_need_no_settling() -> None:
     better, ties = np.array([3]), np.array([2])
     assert settle(better, ties, "expected") == (better, ties)
+
+
+def test_a_report_shows_itself_in_a_few_lines() -> None:
+    shown = repr(evaluate([Popularity().fit(TRAIN), Markov().fit(TRAIN)], TEST, k=[1, 3])).splitlines()
+    assert len(shown) == 3
+    assert "recall@3" in shown[1]
+    assert shown[2].startswith("  markov")
+
+
+def test_recommendations_show_items_and_what_was_unusual() -> None:
+    known = TRAIN.vocabulary.id_of(0)
+    model = Popularity().fit(TRAIN)
+    assert repr(model.recommend([known], k=2)).count("\n") == 2
+    shown = repr(model.recommend(["nowhere"], k=1))
+    assert "unknown: 'nowhere'" in shown
+    assert "fallback" in shown

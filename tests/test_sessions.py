@@ -463,3 +463,10 @@ def test_the_test_part_is_not_to_be_fitted_on(tmp_path: Path) -> None:
     assert dataset.test.items.max() >= dataset.test.n_items
     with pytest.raises(DataError, match="beyond the 3 known ones"):
         nextclick.Markov().fit(dataset.test)
+
+
+def test_arrays_are_not_dumped_on_who_looks_at_them() -> None:
+    sessions = Sessions.from_lists([["a", "b"], ["a", "c", "d"]])
+    assert repr(sessions) == "<Sessions: 2 sessions, 5 clicks, 4 known items>"
+    assert repr(sessions.vocabulary) == "<Vocabulary: 4 items, 'a', 'b', 'c', ...>"
+    assert repr(sessions.pairs()[0]) == "<Queries: 3 prefixes>"

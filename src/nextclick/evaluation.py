@@ -69,7 +69,9 @@ def evaluate(
     model counts as;  candidates: rank against the N most clicked items only, which overestimates (as Hidasi
     et al., RecSys 2016, sec. 4 did for one data set), with the protocol "next";  ties: expected, or the best
     or worst order of equals;
-    n_resamples, seed: of the bootstrap over sessions.
+    n_resamples, seed: of the bootstrap over sessions;  dataset, paths: the names of the data and the
+    directories of the models, by their names, as the report shows them;  progress: called as ``Progress``
+    says.
     Raises DataError when there is nothing to measure and ConfigError for options that make no sense.
     """
     if isinstance(test, Dataset):

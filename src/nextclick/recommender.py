@@ -38,7 +38,7 @@ class Recommendation(NamedTuple):
     score: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recommendations(Sequence[Recommendation]):
     """A recommended list, best first, and what was noticed while making it.
 
@@ -50,6 +50,15 @@ class Recommendations(Sequence[Recommendation]):
     items: tuple[Recommendation, ...]
     unknown: tuple[ItemId, ...] = ()
     fallback: bool = False
+
+    def __repr__(self) -> str:
+        """Say how many, then a line for each of the first ten; what was unusual at the end."""
+        lines = [f"<Recommendations: {len(self)}"]
+        lines += [f"  {item!r}  {score:.4g}" for item, score in self.items[:10]]
+        lines += ["  ..."] * (len(self) > 10)
+        lines += [f"  unknown: {', '.join(map(repr, self.unknown))}"] * bool(self.unknown)
+        lines += ["  fallback: no item of the session is known"] * self.fallback
+        return "\n".join(lines) + ">"
 
     def __len__(self) -> int:
         return len(self.items)

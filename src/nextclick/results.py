@@ -54,7 +54,7 @@ class Comparison:
     p: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """A comparison of models on one test set, and all that is needed to read it."""
 
@@ -71,6 +71,16 @@ class Report:
     models: tuple[ModelResult, ...]
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Say the size, then a line per model: its recall and MRR at the largest k."""
+        k = self.k[-1]
+        wide = max((len(result.name) for result in self.models), default=0)
+        lines = [f"<Report on {self.dataset!r}: {self.pairs:,} clicks to predict, {self.sessions:,} sessions"]
+        for result in self.models:
+            recall, mrr = result.metrics[f"recall@{k}"], result.metrics[f"mrr@{k}"]
+            lines.append(f"  {result.name:{wide}}  recall@{k} {recall:.3f}  MRR@{k} {mrr:.3f}")
+        return "\n".join(lines) + ">"
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON-ready values; metrics stand beside the name of their model."""

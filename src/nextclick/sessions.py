@@ -41,6 +41,10 @@ class Vocabulary:
         else:
             self._numbers, self._texts = None, list(ids)
 
+    def __repr__(self) -> str:
+        first = ", ".join(map(repr, self.ids_of(range(min(3, len(self))))))
+        return f"<Vocabulary: {len(self):,} items, {first}{', ...' * (len(self) > 3)}>"
+
     def __len__(self) -> int:
         return len(self._texts) if self._numbers is None else len(self._numbers)
 
@@ -102,7 +106,7 @@ class Vocabulary:
         return cls([text[a:b].decode("utf-8") for a, b in zip([0, *cuts], cuts, strict=False)])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Queries:
     """Prefixes of sessions, each to be answered with the items likely to be clicked next.
 
@@ -121,6 +125,9 @@ class Queries:
         items = [np.asarray(prefix, np.int32) for prefix in prefixes]
         starts = np.r_[0, ends].astype(np.int64)[:-1]  # of no prefixes: empty too
         return cls(np.concatenate([*items, np.empty(0, np.int32)]), starts, ends)
+
+    def __repr__(self) -> str:
+        return f"<Queries: {len(self):,} prefixes>"
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -141,7 +148,7 @@ class Queries:
         return Queries(self.items[keep], before[self.starts], before[self.ends])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sessions:
     """Sessions in chronological order of their last click, as flat arrays (views where possible).
 
@@ -197,6 +204,9 @@ class Sessions:
             raise DataError(f"found {len(stamps)} times for {len(items)} clicks: give one per click")
         return cls(items, offsets, stamps, vocabulary, len(vocabulary), clock=times is not None)
 
+    def __repr__(self) -> str:
+        return f"<Sessions: {len(self):,} sessions, {len(self.items):,} clicks, {self.n_items:,} known items>"
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
@@ -246,7 +256,7 @@ class Sessions:
         return Queries(self.items, self.offsets[self.session_of[targets]], targets), targets
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """A prepared data set: all sessions in time order, cut into train, validation and test.
 
@@ -258,6 +268,13 @@ class Dataset:
     bounds: tuple[int, int, int]  # sessions before: validation, test, the end
     known: tuple[int, int]  # items known to: train, train and validation
     info: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        sizes = np.diff((0, *self.bounds)).tolist()
+        parts = ", ".join(
+            f"{part} {n:,}" for part, n in zip(("train", "validation", "test"), sizes, strict=True)
+        )
+        return f"<Dataset {self.name!r}: sessions {parts}; {len(self.vocabulary):,} items>"
 
     @property
     def vocabulary(self) -> Vocabulary:
