@@ -9,8 +9,7 @@ from typing import Any
 
 from nextclick.errors import ConfigError
 
-DAY = 86_400_000_000
-_UNITS = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": DAY}
+_UNITS = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}  # in microseconds
 TIME_UNITS = ("auto", "s", "ms", "us", "ns", "ordinal")
 NO_LIMIT = 0
 

@@ -114,8 +114,7 @@ class ModelCharts:
         return drawing.draw("diversity", f"Coverage and popularity: {points}", 3.3, paint)
 
     def by_slice(self, kind: str, metric: str, axis: str, leave_out: Sequence[str] = ()) -> Html | None:
-        """Return a line per model over the parts of one kind, with the number of events under "
-        "each part."""
+        """Return a line per model over the parts of one kind, with the number of events under each part."""
         name = self.findings.at(metric)
         labels = {
             s.label: s.pairs for r in self.models for s in r.slices.get(kind, ()) if s.label not in leave_out

@@ -1,5 +1,4 @@
-"""The part of the page about the data: what preparation did to the log, and what the sessions are "
-"like."""
+"""The part of the page about the data: what preparation did to the log, and what the sessions are like."""
 
 from __future__ import annotations
 
@@ -56,9 +55,8 @@ def _facts(name: str, found: Statistics) -> Html:
     about = paragraph(
         element("strong", name),
         ", prepared: training, validation and test together. A click is repeated if the "
-        f"same item was clicked before in the session; {share(found.repeating_sessions)} of the "
-        "sessions have "
-        "such a click.",
+        f"same item was clicked before in the session; {share(found.repeating_sessions)} of the sessions "
+        "have such a click.",
     )
     return join([about, element("dl", *entries, class_="facts")])
 
@@ -121,7 +119,7 @@ def _splits(dataset: Dataset) -> Html:
     head = ["Part", "Sessions", "Clicks", "Clicks to predict", *when]
     table = markup.table("The parts, in order of time", head, rows)
     a, b = dataset.known
-    known = f"Training clicks name {numbers.plural(a, 'item')}"
+    known = f"Training knows {numbers.plural(a, 'item')}"
     known += f", training and validation together {b:,}." if b != a else "."
     return join([table, paragraph(known, class_="hint")])
 
@@ -160,9 +158,8 @@ def _charts(dataset: Dataset, found: Statistics) -> Html:
         figure(
             data_charts.popularity(found),
             "Popularity.",
-            f"The top tenth of the items draws {ten} of the clicks: the steeper the start, the "
-            "stronger a model that "
-            "only knows what is popular.",
+            f"The top tenth of the items draws {ten} of the clicks: the steeper the start, the stronger a "
+            "model that only knows what is popular.",
         ),
     ]
     if found.density is not None:

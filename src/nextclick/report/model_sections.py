@@ -15,9 +15,8 @@ from nextclick.results import ModelResult
 
 _BEST = Html('<span class="mark" title="best in this column">★<span class="unseen"> best</span></span>')
 _TIED = Html(
-    '<span class="mark" title="not significantly different from the best">≈<span class="unseen"> '
-    "tied with the "
-    "best</span></span>"
+    '<span class="mark" title="not significantly different from the best">≈'
+    '<span class="unseen"> tied with the best</span></span>'
 )
 
 
@@ -64,11 +63,9 @@ def main_table(findings: Findings) -> Html:
         " best value of its column. ",
         _TIED,
         " not significantly different from the best (recall and MRR, paired "
-        f"comparison, p of {SIGNIFICANT:g} or more). Coverage: share of the items ever among the "
-        f"first {k}. Popularity: mean "
-        "training clicks of a recommended item. Gini: how unevenly items are recommended, 0 all "
-        "alike. p50, p99: "
-        "latency of one request.",
+        f"comparison, p of {SIGNIFICANT:g} or more). Coverage: share of the items ever among the first {k}. "
+        "Popularity: mean training clicks of a recommended item. Gini: how unevenly items are recommended, "
+        "0 all alike. p50, p99: latency of one request.",
         class_="hint",
     )
     return join([markup.table(caption, head, rows, class_="sortable models"), legend])
@@ -184,15 +181,12 @@ def significance(findings: Findings) -> list[Html]:
     """Return the differences of every two models, for recall and for MRR."""
     parts = [
         paragraph(
-            "Each cell is the model of its row minus the model of its column, with the 95% "
-            "interval and p-value. "
-            "All models answer the same clicks, so they are compared in pairs, and whole sessions "
-            "are drawn again and "
-            "again (bootstrap), because the clicks of one session are not independent. ",
+            "Each cell is the model of its row minus the model of its column, with the 95% interval and "
+            "p-value. All models answer the same clicks, so they are compared in pairs, and whole sessions "
+            "are drawn again and again (bootstrap), because the clicks of one session are not independent. ",
             _TIED,
-            f" not significant (p of {SIGNIFICANT:g} or more). The p-values are not corrected for "
-            "the number of pairs: "
-            "among twenty pairs of equal models, one would look different by chance.",
+            f" not significant (p of {SIGNIFICANT:g} or more). The p-values are not corrected for the number "
+            "of pairs: among twenty pairs of equal models, one would look different by chance.",
         )
     ]
     for name in (findings.at("recall"), findings.at("mrr")):
@@ -233,9 +227,9 @@ def measured(findings: Findings) -> list[Html]:
     """Return how the figures came about: protocol, notes, settings of the models, version."""
     report, k = findings.report, findings.k
     ranked_items = (
-        f"all {report.n_items:,} items"
+        f"All {report.n_items:,} items"
         if report.candidates is None
-        else f"the {report.candidates:,} most clicked items only"
+        else f"Only the {report.candidates:,} most clicked items"
     )
     ties = {
         "expected": "Items of equal score count as the mean over all their orders, worked out exactly.",
@@ -253,7 +247,7 @@ def measured(findings: Findings) -> list[Html]:
         f"{numbers.plural(report.pairs, 'prediction')} in "
         f"{numbers.plural(report.sessions, 'test session')}: for every click but the "
         "first of a session, each model sees the clicks before it and ranks what may be clicked next.",
-        f"Ranked are {ranked_items}; nothing is sampled, and every position counts the same.",
+        f"{ranked_items} are ranked; nothing is sampled, and every position counts the same.",
         unseen,
         ties,
         f"Intervals are the central 95% of the metric over resampled sessions. Lists are {k} items "
@@ -286,9 +280,8 @@ def candidates_warning(findings: Findings) -> Html | None:
     if n is None:
         return None
     text = (
-        f"only the {n:,} most clicked of {findings.report.n_items:,} items were ranked. These "
-        "figures overestimate what the "
-        "models reach, and must not be compared with a full ranking."
+        f"only the {n:,} most clicked of {findings.report.n_items:,} items were ranked. These figures "
+        "overestimate what the models reach, and must not be compared with a full ranking."
     )
     return element("div", element("strong", "Warning: "), text, class_="warning", role="note")
 
