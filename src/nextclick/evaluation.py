@@ -355,11 +355,11 @@ def _notes(
     notes = []
     if candidates is not None:
         notes.append(
-            f"Ranked against the {candidates} most clicked items only: these figures overestimate, and do "
+            f"Ranked against the {candidates:,} most clicked items only: these figures overestimate, and do "
             "not compare with a full ranking."
         )
     if unseen_pairs:
-        share = f"{unseen_pairs} of {pairs + (unseen_pairs if unseen == 'drop' else 0)} clicks"
+        share = f"{unseen_pairs:,} of {pairs + (unseen_pairs if unseen == 'drop' else 0):,} clicks"
         done = "left out" if unseen == "drop" else "counted as misses"
         notes.append(f"{share} went to items unknown to every model; they are {done}.")
     spreads = {result.name: result.metrics[f"tie_spread@{k}"] for result in results}

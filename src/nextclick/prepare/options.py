@@ -9,7 +9,8 @@ from typing import Any
 
 from nextclick.errors import ConfigError
 
-_UNITS = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}  # in microseconds
+DAY = 86_400_000_000  # microseconds, as all spans of time here
+_UNITS = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": DAY}
 TIME_UNITS = ("auto", "s", "ms", "us", "ns", "ordinal")
 NO_LIMIT = 0
 

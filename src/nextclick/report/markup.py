@@ -66,13 +66,17 @@ def table(
 
     A cell is text, markup of its content, or a whole ``<td>`` made with ``cell``.
     """
-    columns = [
-        element("th", title, scope="col", class_="number" if i else None) for i, title in enumerate(head)
-    ]
-    body = []
+    body, numeric = [], set()
     for first, *others in rows:
         title = first if first.startswith("<th") else element("th", first, scope="row")
-        body.append(element("tr", title, *(o if o.startswith("<td") else cell(o) for o in others)))
+        cells = [other if other.startswith("<td") else cell(other) for other in others]
+        numeric |= {i for i, made in enumerate(cells, start=1) if made.startswith('<td class="number')}
+        body.append(element("tr", title, *cells))
+    # A title stands over its column: to the right above numbers, to the left above words.
+    columns = [
+        element("th", title, scope="col", class_="number" if i in numeric else None)
+        for i, title in enumerate(head)
+    ]
     content = (
         element("caption", element("span", caption)),
         element("thead", element("tr", *columns)),

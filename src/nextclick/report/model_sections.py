@@ -12,6 +12,7 @@ from nextclick.report.findings import LABELS, SIGNIFICANT, Findings
 from nextclick.report.markup import Html, cell, element, figure, join, paragraph
 from nextclick.report.numbers import metric
 from nextclick.results import ModelResult
+from nextclick.settings import as_text
 
 _BEST = Html('<span class="mark" title="best in this column">★<span class="unseen"> best</span></span>')
 _TIED = Html(
@@ -264,7 +265,7 @@ def measured(findings: Findings) -> list[Html]:
         parts += [element("h3", "Notes"), markup.items(report.notes)]
     rows = []
     for result in findings.ranked(findings.at("recall")):
-        settings = ", ".join(f"{name} = {value}" for name, value in result.settings.items()) or "none"
+        settings = ", ".join(f"{name}={as_text(value)}" for name, value in result.settings.items()) or "none"
         rows.append([_name(findings, result), cell(result.model, class_=None), cell(settings, class_="wrap")])
     parts += [
         element("h3", "Settings"),
