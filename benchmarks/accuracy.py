@@ -56,7 +56,7 @@ ROWS: list[tuple[str, str, dict[str, Any], dict[str, tuple[float, float, str]]]]
 
 
 def main() -> None:
-    rows = []
+    rows, pairs = [], {}
     with tempfile.TemporaryDirectory() as work:
         for name in ("yoochoose64", "diginetica"):
             dataset = ready(name, Path(work))
@@ -65,6 +65,7 @@ def main() -> None:
                 for model, label, settings, _ in ROWS
             }
             report = evaluate(models, dataset, protocol="remaining")
+            pairs[name] = report.pairs
             for result, (model, label, _, published) in zip(report.models, ROWS, strict=True):
                 figures = {
                     key: round(value, 4) for key, value in result.metrics.items() if key.endswith("@20")
@@ -81,7 +82,6 @@ def main() -> None:
                 shown = f"{row['recall@20']:.4f} / {row['mrr@20']:.4f}"
                 beside = f"  published {recall:.4f} / {mrr:.4f}" if name in published else ""
                 print(f"{name:12} {model:9} {label:32} {shown}{beside}", file=sys.stderr, flush=True)
-    pairs = {"yoochoose64": 55_898, "diginetica": 60_858}
     write(
         "accuracy",
         {"protocol": "next click, all items, unseen targets as misses", "pairs": pairs, "rows": rows},
