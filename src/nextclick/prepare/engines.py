@@ -233,7 +233,7 @@ def _text(value: str) -> str:
 
 
 def _cores() -> int:
-    """Return how many cores this process may use."""
+    """Return how many cores this process may use; ``compiled.cores`` would load the compiler for it."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
