@@ -8,6 +8,7 @@ import pickle
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -461,8 +462,25 @@ def test_the_test_part_is_not_to_be_fitted_on(tmp_path: Path) -> None:
     (tmp_path / "clicks.csv").write_text("\n".join(lines) + "\n")
     dataset = nextclick.prepare(tmp_path / "clicks.csv", out=tmp_path / "data", min_support=1)
     assert dataset.test.items.max() >= dataset.test.n_items
-    with pytest.raises(DataError, match="beyond the 3 known ones"):
+    with pytest.raises(DataError, match="there to measure on"):
         nextclick.Markov().fit(dataset.test)
+    with pytest.raises(DataError, match="beyond the 3 known ones"):
+        nextclick.Markov().fit(replace(dataset.test, origin={}))
+    assert nextclick.Markov().fit(dataset.sessions).n_items == 4
+
+
+def test_changed_arrays_are_noticed_when_asked_for(tmp_path: Path) -> None:
+    lines = [f"{n // 3},{n % 7},{1_600_000_000 + n}" for n in range(300)]
+    (tmp_path / "clicks.csv").write_text("\n".join(["session_id,item_id,timestamp", *lines]) + "\n")
+    nextclick.prepare(tmp_path / "clicks.csv", out=tmp_path / "data", min_support=1)
+    Dataset.load(tmp_path / "data", verify=True)
+    file = tmp_path / "data" / "arrays" / "items.npy"
+    content = bytearray(file.read_bytes())
+    content[-4] ^= 1  # another item, still a known one
+    file.write_bytes(content)
+    Dataset.load(tmp_path / "data")
+    with pytest.raises(ArtifactError, match="changed since they were prepared"):
+        Dataset.load(tmp_path / "data", verify=True)
 
 
 def test_arrays_are_not_dumped_on_who_looks_at_them() -> None:

@@ -221,3 +221,11 @@ def test_whole_numbers_too_large_to_count_with_are_refused(name: str) -> None:
         if setting.type in ("int", "int | None"):
             with pytest.raises(ConfigError, match=setting.name):
                 build(name, {setting.name: 10**30})
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_help_explains_every_setting(name: str) -> None:
+    text = MODELS[name].__doc__ or ""
+    for setting in settings.settings_of(MODELS[name]):
+        assert f"{setting.name}: " in text
+        assert setting.metadata["about"] in text

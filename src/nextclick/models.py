@@ -22,6 +22,8 @@ MODELS: dict[str, type[Recommender]] = {
     "vmis-knn": VMISKNN,
     "stan": STAN,
 }
+for _model in MODELS.values():
+    _model.__doc__ = settings.documented(_model)
 
 
 def find(name: str) -> type[Recommender]:

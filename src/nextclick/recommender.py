@@ -139,9 +139,14 @@ class Recommender(ABC):
     def fit(self, sessions: Sessions) -> Self:
         """Learn from sessions; a second fit forgets the first, also where it fails half-way.
 
-        Raises DataError when there is no click, or one on an item beyond ``sessions.n_items``, as in the
-        test part of a data set.
+        Raises DataError for the test part of a data set, when there is no click, or when there is one on an
+        item beyond ``sessions.n_items``.
         """
+        if sessions.origin.get("part") == "test":
+            raise DataError(
+                f"{self.name}: the test part is there to measure on; fit on data.train, on data.full (all "
+                "before the test part), or on data.sessions when nothing is to be measured any more"
+            )
         if len(sessions.items) == 0:
             raise DataError(f"{self.name}: cannot fit on zero clicks; the training part is empty")
         if (

@@ -7,6 +7,7 @@ items are the codes below N, and "the smaller code first" breaks ties by popular
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -311,20 +312,21 @@ class Dataset:
         return str(self.info["fingerprint"])
 
     @classmethod
-    def load(cls, path: str | Path) -> Dataset:
+    def load(cls, path: str | Path, *, verify: bool = False) -> Dataset:
         """Open a prepared data set; its arrays are memory-mapped, so this takes milliseconds.
 
+        verify: also read all arrays and compare them with their fingerprint, as the commands do.
         Raises ArtifactError when ``path`` is no data set of ours, is damaged, or is of a newer format.
         """
         path = Path(path)
         info = _read_info(path)
         try:
-            return cls._opened(path, info)
+            return cls._opened(path, info, verify)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise ArtifactError(f"{path}: damaged ({error!r}); prepare the data again") from error
 
     @classmethod
-    def _opened(cls, path: Path, info: dict[str, Any]) -> Dataset:
+    def _opened(cls, path: Path, info: dict[str, Any], verify: bool) -> Dataset:
         arrays = {}
         for name, size in info["arrays"].items():
             file = path / "arrays" / name
@@ -332,6 +334,10 @@ class Dataset:
                 found = f"{file.stat().st_size} bytes" if file.is_file() else "no such file"
                 raise ArtifactError(f"{file}: expected {size} bytes, found {found}; prepare the data again")
             arrays[name.removesuffix(".npy")] = np.load(file, mmap_mode="r", allow_pickle=False)
+        if verify and fingerprint_of(arrays) != info["fingerprint"]:
+            raise ArtifactError(
+                f"{path / 'arrays'}: changed since they were prepared; prepare the data again"
+            )
         ids = {name: array for name, array in arrays.items() if name.startswith("ids")}
         sessions = Sessions(
             items=arrays["items"],
@@ -352,6 +358,15 @@ class Dataset:
         if not agree or clicks != {int(sessions.offsets[-1])} or sessions.n_items != len(sessions.vocabulary):
             raise ValueError("its counts do not agree with its arrays")
         return cls(info["name"], sessions, (a, b, c), known, info)
+
+
+def fingerprint_of(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return the SHA-256 over the names, types and contents of prepared arrays."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {len(array)} ".encode())
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _read_info(path: Path) -> dict[str, Any]:

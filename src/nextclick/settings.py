@@ -7,6 +7,7 @@ learns are plain attributes. So the command line, the table of models and the ar
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import types
 import typing
@@ -114,6 +115,18 @@ def describe_type(field: Field[Any], hints: Mapping[str, Any]) -> str:
     if low is not None:
         return f"{text} of at least {low:g}"
     return f"{text} of at most {high:g}" if high is not None else text
+
+
+def documented(model: type[Any]) -> str:
+    """Return the docstring of a recommender class with its settings, for ``help`` and notebooks."""
+    hints = typing.get_type_hints(model)
+    lines = [
+        f"    {field.name}: {describe_type(field, hints)}, default {as_text(field.default)}\n"
+        f"        {field.metadata['about']}"
+        for field in settings_of(model)
+    ]
+    text = inspect.cleandoc(model.__doc__ or "")
+    return "\n".join([text, "", "Settings:", "", *lines]) if lines else text
 
 
 def as_text(value: object) -> str:

@@ -127,7 +127,7 @@ def evaluate(
         from nextclick.report import require_charts
 
         require_charts()  # before the work, not after it
-    dataset = Dataset.load(data)
+    dataset = Dataset.load(data, verify=True)
     if part == "validation" and not len(dataset.validation):
         raise ConfigError(f"{data} has no validation part: prepare it again with --validation 0.1")
     names = _names(model_dirs)

@@ -40,7 +40,7 @@ def fit(data: Path, model: str, out: Path, assignments: tuple[str, ...], full: b
       nextclick fit data item-knn --out models/i2i --set preset=i2i-cf
     """
     recommender = build(model, settings.parse(find(model), assignments))
-    dataset = Dataset.load(data)
+    dataset = Dataset.load(data, verify=True)
     sessions = dataset.full if full else dataset.train
     start = time.perf_counter()
     with messages.status(f"fitting {model} on {len(sessions):,} sessions, {len(sessions.items):,} clicks"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from nextclick.errors import DataError
 from nextclick.prepare.engines import DuckDB
-from nextclick.sessions import Vocabulary
+from nextclick.sessions import Vocabulary, fingerprint_of
 
 PARTS = ("train", "validation", "test")
 MAX_EVENTS = 256
@@ -92,17 +91,14 @@ def _clicks(engine: DuckDB, made: Delivered) -> tuple[dict[str, NDArray[Any]], l
 
 
 def _write_arrays(arrays: dict[str, NDArray[Any]], folder: Path) -> tuple[dict[str, int], str]:
-    """Write each array to its file; return their sizes in bytes and the SHA-256 over all of them."""
+    """Write each array to its file; return their sizes in bytes and their fingerprint."""
     folder.mkdir()
     sizes = {}
-    digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         file = folder / f"{name}.npy"
         np.save(file, array, allow_pickle=False)
         sizes[file.name] = file.stat().st_size
-        digest.update(f"{name} {array.dtype.str} {len(array)} ".encode())
-        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
-    return sizes, digest.hexdigest()
+    return sizes, fingerprint_of(arrays)
 
 
 def _write_events(
