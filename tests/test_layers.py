@@ -14,6 +14,7 @@ LAYERS = [
     ["__version__", "errors", "compiled"],
     ["files", "settings", "metrics"],
     ["sessions", "ranking", "results"],
+    ["dataset"],
     ["recommender"],
     ["voting"],
     ["neighbours", "prepare", "shop"],

@@ -15,10 +15,11 @@ import pytest
 from click.testing import CliRunner
 
 from nextclick.cli import main
+from nextclick.dataset import Dataset
 from nextclick.errors import ConfigError, DataError
 from nextclick.prepare import prepare
 from nextclick.prepare.options import DAY, read_part, read_share, read_span
-from nextclick.sessions import Dataset, Sessions
+from nextclick.sessions import Sessions
 
 T0 = 1_400_000_000  # seconds, in May 2014
 

@@ -17,10 +17,10 @@ import duckdb
 import numpy as np
 import pytest
 
+from nextclick.dataset import Dataset
 from nextclick.errors import DataError
 from nextclick.prepare import prepare
 from nextclick.prepare.engines import DuckDB
-from nextclick.sessions import Dataset
 
 T0 = 1_400_000_000
 HEADER = "session_id,item_id,timestamp\n"

@@ -13,9 +13,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nextclick.dataset import Dataset
 from nextclick.errors import DataError
 from nextclick.prepare import prepare
-from nextclick.sessions import Dataset
 
 T0 = 1_400_000_000
 Click = tuple[int, str, str]  # time in seconds, item, event

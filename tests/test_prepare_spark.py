@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from nextclick.dataset import Dataset
 from nextclick.errors import DataError, MissingExtraError
 from nextclick.prepare import prepare
-from nextclick.sessions import Dataset
 
 T0 = 1_400_000_000
 pytestmark = [

@@ -17,12 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from nextclick.dataset import Dataset
 from nextclick.errors import DataError, MissingExtraError
 from nextclick.report import describe, numbers, print_report, write_html
 from nextclick.report.drawing import shortened, spread
 from nextclick.report.findings import Findings
 from nextclick.results import Comparison, ModelResult, Report, Slice
-from nextclick.sessions import Dataset, Sessions
+from nextclick.sessions import Sessions
 
 EVIL = "<script>alert('x')</script> & $x_1$ \x00"
 PREFIXES = {"1": 400, "2": 300, "3": 200, "4": 120, "5": 90, "6-10": 60, "11-20": 30, "21+": 3}

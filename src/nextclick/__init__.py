@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 from nextclick.artifact import load
 from nextclick.baselines import Markov, Popularity, SessionPopularity
+from nextclick.dataset import Dataset
 from nextclick.errors import (
     ArtifactError,
     ConfigError,
@@ -25,7 +26,7 @@ from nextclick.neighbours.session_knn import SKNN, STAN, VMISKNN, VSKNN
 from nextclick.prepare import prepare
 from nextclick.recommender import Recommendation, Recommendations, Recommender
 from nextclick.results import Report
-from nextclick.sessions import Dataset, Queries, Sessions, Vocabulary
+from nextclick.sessions import Queries, Sessions, Vocabulary
 
 __all__ = [
     "MODELS",

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nextclick.dataset import Dataset
 from nextclick.evaluation import evaluate
 from nextclick.files import new_directory, write_json
 from nextclick.models import build
 from nextclick.prepare import prepare
 from nextclick.results import Report
-from nextclick.sessions import Dataset
 from nextclick.shop import ShopConfig, simulate
 
 # A product page does not recommend its own product, and this shop's visitors never click it twice in a row.

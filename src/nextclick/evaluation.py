@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextclick import metrics, settings
+from nextclick.dataset import Dataset
 from nextclick.errors import ConfigError, DataError, nearest
 from nextclick.metrics import TieRule
 from nextclick.recommender import Recommender
 from nextclick.results import Comparison, ModelResult, Protocol, Report, Slice
-from nextclick.sessions import UNKNOWN, Dataset, ItemId, Queries, Sessions
+from nextclick.sessions import UNKNOWN, ItemId, Queries, Sessions
 
 Progress = Callable[[str, int, int], None]
 """Called with (model name, done, total) while a model answers."""

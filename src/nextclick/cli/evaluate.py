@@ -12,10 +12,10 @@ from rich.console import Console
 
 from nextclick import artifact
 from nextclick.cli.console import messages, print_json, progress_bar
+from nextclick.dataset import Dataset
 from nextclick.errors import ConfigError
 from nextclick.files import write_json
 from nextclick.results import Report
-from nextclick.sessions import Dataset
 
 
 def _lengths(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:

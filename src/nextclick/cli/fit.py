@@ -9,9 +9,9 @@ import click
 
 from nextclick import settings
 from nextclick.cli.console import messages, print_for_programs
+from nextclick.dataset import Dataset
 from nextclick.files import directory_size
 from nextclick.models import build, find
-from nextclick.sessions import Dataset
 
 
 @click.command()

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from nextclick import prepare as prepare_log
 from nextclick.cli.console import messages, print_for_programs
+from nextclick.dataset import Dataset
 from nextclick.prepare.options import TIME_UNITS
-from nextclick.sessions import Dataset
 
 
 @click.command()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nextclick import __version__
+from nextclick.dataset import FORMAT, FORMAT_VERSION, Dataset
 from nextclick.errors import ConfigError
 from nextclick.files import new_directory, write_json
 from nextclick.prepare.cleaning import Progress, Record, Run
@@ -17,7 +18,6 @@ from nextclick.prepare.options import PrepareOptions
 from nextclick.prepare.sources import Source, find_source
 from nextclick.prepare.splitting import pieces
 from nextclick.prepare.writing import Delivered, write_dataset
-from nextclick.sessions import FORMAT, FORMAT_VERSION, Dataset
 
 Paths = str | Path | Sequence[str | Path]
 _TIES = 0.05

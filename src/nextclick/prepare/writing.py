@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nextclick.dataset import fingerprint_of
 from nextclick.errors import DataError
 from nextclick.prepare.engines import DuckDB
-from nextclick.sessions import Vocabulary, fingerprint_of
+from nextclick.sessions import Vocabulary
 
 PARTS = ("train", "validation", "test")
 MAX_EVENTS = 256

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from nextclick.dataset import Dataset
 from nextclick.report import markup, numbers
 from nextclick.report.markup import Html, cell, element, figure, join, paragraph
 from nextclick.report.numbers import count, share
 from nextclick.report.statistics import Statistics, describe
-from nextclick.sessions import Dataset, Sessions
+from nextclick.sessions import Sessions
 
 
 def section(dataset: Dataset, pictures: bool) -> list[Html]:

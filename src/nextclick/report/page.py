@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+from nextclick.dataset import Dataset
 from nextclick.files import new_file
 from nextclick.report import data_section, drawing, markup, model_sections, numbers
 from nextclick.report.findings import Findings
 from nextclick.report.markup import Html, element, join, paragraph
 from nextclick.results import Report
-from nextclick.sessions import Dataset
 
 
 def write_html(
