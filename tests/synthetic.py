@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
+import nextclick
 from nextclick import Queries, Sessions
 
 DAY = 86_400_000_000  # microseconds
@@ -67,3 +68,15 @@ def id_lists(ids: st.SearchStrategy[Any], *, at_least: int = 1) -> st.SearchStra
 
 int_sessions = id_lists(st.integers(-5, 9))
 text_sessions = id_lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=3))
+
+
+# Settings with which a network is trained in a moment; it need not be good where a test is not about that.
+QUICK: dict[str, dict[str, Any]] = {
+    "stamp": {"epochs": 1, "dim": 4, "batch_size": 64},
+    "narm": {"epochs": 1, "dim": 4, "hidden": 3, "batch_size": 64},
+}
+
+
+def quick(name: str, values: Mapping[str, Any] | None = None) -> nextclick.Recommender:
+    """A new recommender for a test that fits it: networks small and trained briefly, others as they are."""
+    return nextclick.build(name, {**QUICK.get(name, {}), **(values or {})})

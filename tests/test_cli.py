@@ -252,6 +252,23 @@ def test_wrong_directories_are_named(shop: Path, tmp_path: Path) -> None:
     assert "not a model" not in refused("fit", shop / "models" / "pop", "pop", "--out", tmp_path / "m")
 
 
+def test_a_network_is_fitted_saved_and_asked(shop: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    ok("fit", shop / "data", "stamp", "--out", tmp_path / "m", "--set", "epochs=2", "--set", "dim=4")
+    manifest = json.loads((tmp_path / "m" / "manifest.json").read_text("utf-8"))
+    assert [epoch["epoch"] for epoch in manifest["facts"]["epochs"]] == [1, 2]
+    answer = json.loads(ok("recommend", tmp_path / "m", "café 3", "-k", "3").stdout)
+    assert len(answer["items"]) == 3
+    ok("evaluate", shop / "data", tmp_path / "m", "--k", "5")
+
+
+def test_a_network_without_pytorch_names_the_extra(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert "nextclick[neural]" in refused("fit", shop / "data", "narm", "--out", tmp_path / "m")
+
+
 def test_demo_makes_everything(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("PIL")

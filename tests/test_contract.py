@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 import nextclick
 from nextclick import MODELS, ConfigError, DataError, NotFittedError, Queries, Recommender, Sessions, settings
 from nextclick.ranking import MISS, Targets
-from synthetic import as_text, chain, chain_lists, hourly, random_queries
+from synthetic import QUICK, as_text, chain, chain_lists, hourly, random_queries
 
 # One value off its default for every setting there is; the first test says if one is forgotten.
 ITEM_TABLE = {"n_neighbours": 7, "last_clicks": 4, "decay": "same"}
@@ -27,6 +28,17 @@ VECTOR = {
     "idf_similarity": True,
     "day_decay": 0.9,
     "last_days": 4.5,
+}
+TRAINED = {
+    "epochs": 2,
+    "batch_size": 32,
+    "decay": 0.9,
+    "validation": 0.2,
+    "metric": "mrr",
+    "patience": 1,
+    "last_clicks": 6,
+    "precision": "bfloat16",
+    "seed": 7,
 }
 OTHER_SETTINGS: dict[str, dict[str, Any]] = {
     "pop": {},
@@ -49,11 +61,22 @@ OTHER_SETTINGS: dict[str, dict[str, Any]] = {
         "lambda_snh_sessions": 30.0,
         "lambda_inh": 1.1,
     },
+    "stamp": {**TRAINED, "learning_rate": 0.01, "dim": 5, "attended": False},
+    "narm": {
+        **TRAINED,
+        "dim": 5,
+        "hidden": 4,
+        "encoder": "local",
+        "decoder": "full",
+        "dropout_items": 0.1,
+        "dropout_session": 0.2,
+        "learning_rate": 0.01,
+    },
 }
 CASES = [
     pytest.param(name, values, id=f"{name}-{label}")
     for name in MODELS
-    for label, values in (("default", {}), ("other", OTHER_SETTINGS.get(name, {})))
+    for label, values in (("default", QUICK.get(name, {})), ("other", OTHER_SETTINGS.get(name, {})))
     if label == "default" or values
 ]
 N_ITEMS = 30
@@ -77,6 +100,31 @@ def model(make: Maker) -> Recommender:
 def answers(model: Recommender, queries: Queries = QUERIES, k: int = 7) -> tuple[list[Any], list[Any]]:
     top, scores = model.top(queries, k)
     return top.tolist(), scores.tolist()
+
+
+def same(found: Any, expected: Any) -> bool:
+    """Equal answers; of a network equal up to the rounding of its products, which depends on the batch size.
+
+    Compared are (items, scores) per row, or lists of Recommendations: scores within 1e-4 of the largest, and
+    items wherever neighbouring scores lie further apart than that.
+    """
+    if isinstance(found, tuple):
+        rows = list(zip(*found, strict=True)), list(zip(*expected, strict=True))
+    else:
+        rows = tuple(
+            [([r.item for r in one], [r.score for r in one]) for one in side] for side in (found, expected)
+        )
+    for (items, scores), (other_items, other_scores) in zip(*rows, strict=True):
+        near = 1e-4 * max((abs(score) for score in scores if np.isfinite(score)), default=1.0)
+        if not np.allclose(scores, other_scores, rtol=0, atol=near):
+            return False
+        gaps = np.abs(np.diff(scores)) > 4 * near
+        apart = (
+            np.r_[True, gaps] & np.r_[gaps, False]
+        )  # the last one may change places with what is not listed
+        if any(a != b for a, b, tells in zip(items, other_items, apart, strict=True) if tells):
+            return False
+    return True
 
 
 def slow_top(scores: np.ndarray, k: int, left_out: Any = ()) -> list[int]:
@@ -134,11 +182,15 @@ def test_exclude_seen_leaves_out_exactly_the_seen(model: Recommender, k: int) ->
 def test_batch_composition_never_changes_an_answer(model: Recommender) -> None:
     """Alone, in another order, and in a batch large enough to be split over threads."""
     top, scores = answers(model)
+    equal = same if model.name in QUICK else operator.eq
     for i in range(0, len(QUERIES), 7):
-        assert answers(model, QUERIES[i : i + 1]) == ([top[i]], [scores[i]])
+        assert equal(answers(model, QUERIES[i : i + 1]), ([top[i]], [scores[i]]))
     order = np.random.default_rng(3).permutation(np.tile(np.arange(len(QUERIES)), 4))
-    assert answers(model, QUERIES[order]) == ([top[i] for i in order], [scores[i] for i in order])
-    assert model.score(QUERIES[order]).tolist() == model.score(QUERIES)[order].tolist()
+    assert equal(answers(model, QUERIES[order]), ([top[i] for i in order], [scores[i] for i in order]))
+    if model.name in QUICK:
+        assert np.allclose(model.score(QUERIES[order]), model.score(QUERIES)[order], rtol=1e-4, atol=1e-5)
+    else:
+        assert model.score(QUERIES[order]).tolist() == model.score(QUERIES)[order].tolist()
 
 
 def test_same_data_same_answers(make: Maker) -> None:
@@ -239,7 +291,8 @@ def test_recommend_many_equals_recommend(model: Recommender) -> None:
     ]
     for exclude_seen in (False, True):
         together = model.recommend_many(sessions, 5, exclude_seen=exclude_seen)
-        assert together == [model.recommend(session, 5, exclude_seen=exclude_seen) for session in sessions]
+        alone = [model.recommend(session, 5, exclude_seen=exclude_seen) for session in sessions]
+        assert same(together, alone) if model.name in QUICK else together == alone
 
 
 def test_integer_ids_give_the_answers_of_text_ids(make: Maker) -> None:
@@ -342,6 +395,10 @@ def test_a_catalogue_of_one_item(make: Maker) -> None:
 
 @pytest.mark.parametrize("lists", [[["a"]], [["a", "b", "c"]], [["a", "b", "a", "b"]], [[], ["a"], []]])
 def test_hardly_any_training(make: Maker, lists: list[list[str]]) -> None:
+    if make().name in QUICK and max(map(len, lists)) < 2:
+        with pytest.raises(DataError, match="nothing to learn"):
+            make().fit(Sessions.from_lists(lists))
+        return
     model = make().fit(Sessions.from_lists(lists, hourly(lists)))
     items = {item for session in lists for item in session}
     for session in ([], ["a"], ["a", "b"], ["c", "b", "a"]):
@@ -384,7 +441,8 @@ def test_many_threads_get_the_serial_answers(model: Recommender) -> None:
     with ThreadPoolExecutor(16) as pool:  # the fresh model has nothing prepared yet: all start at once
         assert list(pool.map(lambda s: fresh.recommend(s, 10), sessions * 3)) == serial * 3
         batches = list(pool.map(lambda _: fresh.recommend_many(sessions * 2, 10), range(6)))
-    assert batches == [serial * 2] * 6
+    assert batches == [batches[0]] * 6
+    assert same(batches[0], serial * 2) if model.name in QUICK else batches[0] == serial * 2
 
 
 def test_a_failed_fit_leaves_no_half_fitted_model() -> None:

@@ -26,7 +26,7 @@ from nextclick import (
     evaluate,
 )
 from nextclick.metrics import settle
-from synthetic import as_text, chain, chain_lists, hourly
+from synthetic import as_text, chain, chain_lists, hourly, quick
 
 
 def within(lists: Sequence[Sequence[Any]], vocabulary: Vocabulary, n_items: int) -> Sessions:
@@ -168,7 +168,7 @@ LISTS = as_text(chain_lists(N_ITEMS, 260, noise=0.3, seed=1))
 WHOLE = Sessions.from_lists(LISTS, hourly(LISTS))
 LARGE_TRAIN, LARGE_TEST = WHOLE[:200], WHOLE[200:]
 NAMES = ["pop", "s-pop", "markov", "item-knn", "vs-knn"]
-FITTED = {name: nextclick.build(name).fit(LARGE_TRAIN) for name in NAMES}
+FITTED = {name: quick(name).fit(LARGE_TRAIN) for name in NAMES}
 
 
 def same(a: Report, b: Report, *names: str) -> None:
@@ -256,13 +256,11 @@ def test_other_vocabularies_give_the_same_figures(protocol: Any, unseen: Any) ->
     own = {"numbers": numbers[200:], "texts": texts[200:], "backwards": texts[200:][::-1]}
     tests = {name: Sessions.from_lists(lists) for name, lists in own.items()}
     for name in NAMES:
-        expected = evaluate(
-            [nextclick.build(name).fit(of_texts)], reference, protocol=protocol, unseen=unseen
-        )
+        expected = evaluate([quick(name).fit(of_texts)], reference, protocol=protocol, unseen=unseen)
         assert expected.unseen_pairs > 0
         for train in (of_numbers, of_texts):
             for test in tests.values():
-                found = evaluate([nextclick.build(name).fit(train)], test, protocol=protocol, unseen=unseen)
+                found = evaluate([quick(name).fit(train)], test, protocol=protocol, unseen=unseen)
                 assert (found.pairs, found.unseen_pairs) == (expected.pairs, expected.unseen_pairs)
                 assert figures(found, name) == pytest.approx(figures(expected, name))
 
@@ -429,7 +427,7 @@ def test_models_must_be_fitted() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_can_be_evaluated(name: str) -> None:
     train = chain(15, 60, noise=0.2, seed=3)
-    report = evaluate([nextclick.build(name).fit(train[:40])], train[40:], k=[20], n_resamples=20)
+    report = evaluate([quick(name).fit(train[:40])], train[40:], k=[20], n_resamples=20)
     assert figures(report, name)["recall@20"] == pytest.approx(1)  # all fifteen items fit in
 
 

@@ -17,7 +17,7 @@ LAYERS = [
     ["dataset"],
     ["recommender"],
     ["voting"],
-    ["neighbours", "prepare", "shop"],
+    ["neighbours", "network", "prepare", "shop"],
     ["baselines"],
     ["models"],
     ["artifact", "evaluation", "report"],

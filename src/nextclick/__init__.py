@@ -18,11 +18,14 @@ from nextclick.errors import (
     MissingExtraError,
     NextclickError,
     NotFittedError,
+    TrainingDivergedError,
 )
 from nextclick.evaluation import evaluate
 from nextclick.models import MODELS, build
 from nextclick.neighbours.item_knn import ItemKNN
 from nextclick.neighbours.session_knn import SKNN, STAN, VMISKNN, VSKNN
+from nextclick.network.narm import NARM
+from nextclick.network.stamp import STAMP
 from nextclick.prepare import prepare
 from nextclick.recommender import Recommendation, Recommendations, Recommender
 from nextclick.results import Report
@@ -30,7 +33,9 @@ from nextclick.sessions import Queries, Sessions, Vocabulary
 
 __all__ = [
     "MODELS",
+    "NARM",
     "SKNN",
+    "STAMP",
     "STAN",
     "VMISKNN",
     "VSKNN",
@@ -51,6 +56,7 @@ __all__ = [
     "Report",
     "SessionPopularity",
     "Sessions",
+    "TrainingDivergedError",
     "Vocabulary",
     "__version__",
     "build",

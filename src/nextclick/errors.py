@@ -36,6 +36,16 @@ class MissingExtraError(NextclickError):
         super().__init__(f"{what} needs the extra {extra!r}: pip install 'nextclick[{extra}]'")
 
 
+class TrainingDivergedError(NextclickError):
+    """The loss of a network in training became infinite or not a number."""
+
+    def __init__(self, epoch: int, pairs: int, rate: float) -> None:
+        super().__init__(
+            f"training diverged in epoch {epoch} after {pairs:,} predicted clicks, at learning rate "
+            f"{rate:g}: the loss is no number any more. Try a smaller learning_rate"
+        )
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known word nearest to ``word``, or ``""`` if none is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)

@@ -10,6 +10,8 @@ from nextclick.baselines import Markov, Popularity, SessionPopularity
 from nextclick.errors import ConfigError, nearest
 from nextclick.neighbours.item_knn import ItemKNN
 from nextclick.neighbours.session_knn import SKNN, STAN, VMISKNN, VSKNN
+from nextclick.network.narm import NARM
+from nextclick.network.stamp import STAMP
 from nextclick.recommender import Recommender
 
 MODELS: dict[str, type[Recommender]] = {
@@ -21,6 +23,8 @@ MODELS: dict[str, type[Recommender]] = {
     "vs-knn": VSKNN,
     "vmis-knn": VMISKNN,
     "stan": STAN,
+    "stamp": STAMP,
+    "narm": NARM,
 }
 for _model in MODELS.values():
     _model.__doc__ = settings.documented(_model)

@@ -28,6 +28,9 @@ Progress = Callable[[int, int], None]
 """Called with (done, total) while a long answer is worked out."""
 
 _SAVED_TYPES = {"i4", "i8", "f4", "f8", "b1", "u1"}  # what compiled loops and networks are made for
+FitProgress = Callable[[str, int, int], None]
+"""Called with (what is going on, done, total) while a long training goes on."""
+
 _BLOCK = 1 << 24  # scores held at once by a dense recommender: 64 MiB of float32
 
 
@@ -136,9 +139,10 @@ class Recommender(ABC):
 
     # -- what users call
 
-    def fit(self, sessions: Sessions) -> Self:
+    def fit(self, sessions: Sessions, *, progress: FitProgress | None = None) -> Self:
         """Learn from sessions; a second fit forgets the first, also where it fails half-way.
 
+        progress: told how far a long training is.
         Raises DataError for the test part of a data set, when there is no click, or when there is one on an
         item beyond ``sessions.n_items``.
         """
@@ -165,6 +169,7 @@ class Recommender(ABC):
         self.facts = {"sessions": len(sessions), "clicks": len(sessions.items), "items": sessions.n_items}
         if sessions.origin:
             self.facts["data"] = dict(sessions.origin)
+        self._tell = progress or (lambda what, done, total: None)
         with self._all_or_nothing():
             self._fit(sessions)
         return self

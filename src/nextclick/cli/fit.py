@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from nextclick import settings
-from nextclick.cli.console import messages, print_for_programs
+from nextclick.cli.console import messages, print_for_programs, progress_bar
 from nextclick.dataset import Dataset
 from nextclick.files import directory_size
 from nextclick.models import build, find
@@ -43,8 +43,14 @@ def fit(data: Path, model: str, out: Path, assignments: tuple[str, ...], full: b
     dataset = Dataset.load(data, verify=True)
     sessions = dataset.full if full else dataset.train
     start = time.perf_counter()
-    with messages.status(f"fitting {model} on {len(sessions):,} sessions, {len(sessions.items):,} clicks"):
-        recommender.fit(sessions)
+    with progress_bar() as bar:
+        task = bar.add_task(f"fitting {model} on {len(sessions):,} sessions", total=None)
+        recommender.fit(
+            sessions,
+            progress=lambda what, done, total: bar.update(
+                task, description=f"{model}, {what}", completed=done, total=total
+            ),
+        )
     seconds = time.perf_counter() - start
     recommender.save(out, overwrite=overwrite)
     messages.print(

@@ -1,0 +1,101 @@
+"""Session encoders: what a session is after each of its clicks.
+
+Every encoder is causal: ``forward(clicks [B, T, D], mask [B, T]) -> [B, T, S]`` gives at position t the
+vector of the prefix that ends there, from the clicks up to t alone. So one pass over a session trains on
+all of its prefixes, and padding on the right cannot reach any real position.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+class NarmEncoder(nn.Module):
+    """What was clicked in order (global), and what for (local): NARM's encoder.
+
+    The GRU's states are h_1 .. h_T. Global: h_t. Local: sum_{j<=t} a_tj h_j with
+    a_tj = v . sigmoid(A1 h_t + A2 h_j), not normalised, as the paper has it. Hybrid: both, side by side.
+    S is H for global and local, 2H for hybrid.
+    Source: Li et al., CIKM 2017, eqs. 5-9; equation 9 prints h_t under the sum where equation 6's h_j is
+    meant.  A1, A2, v are query, key, energy here.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: int,
+        kind: Literal["global", "local", "hybrid"] = "hybrid",
+        dropout_items: float = 0.25,
+        dropout_session: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.drop_items = nn.Dropout(dropout_items)
+        self.drop_session = nn.Dropout(dropout_session)
+        self.gru = nn.GRU(dim, hidden, batch_first=True)
+        if kind != "global":
+            self.query = nn.Linear(hidden, hidden, bias=False)
+            self.key = nn.Linear(hidden, hidden, bias=False)
+            self.energy = nn.Linear(hidden, 1, bias=False)
+        self.width = 2 * hidden if kind == "hybrid" else hidden
+
+    def forward(self, clicks: Tensor, mask: Tensor) -> Tensor:
+        states, _ = self.gru(self.drop_items(clicks))  # [B, T, H]
+        if self.kind == "global":
+            return self.drop_session(states)
+        local = self.attention(states, mask) @ states  # [B, T, H]
+        if self.kind == "local":
+            return self.drop_session(local)
+        return self.drop_session(torch.cat([states, local], dim=2))
+
+    def attention(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Weights a_tj of click j for the prefix that ends at t, [B, T, T]; 0 for later and padded clicks."""
+        asked, given = self.query(states), self.key(states)
+        weights = self.energy(torch.sigmoid(asked[:, :, None] + given[:, None]))[..., 0]  # [B, T, T]
+        return weights * _seen(mask)
+
+
+class StampEncoder(nn.Module):
+    """The attended mean of the clicks times the last one: STAMP's encoder; STMP's is its plain mean.
+
+    With x_1 .. x_t the clicks and m their mean, STAMP weighs a_i = w . sigmoid(W1 x_i + W2 x_t + W3 m + b),
+    takes m_a = sum a_i x_i, and gives tanh(Ws m_a + bs) * tanh(Wt x_t + bt); STMP takes m for m_a. S = D.
+    Source: Liu et al., KDD 2018, eqs. 1-8.
+    """
+
+    def __init__(self, dim: int, attended: bool = True) -> None:
+        super().__init__()
+        self.attended = attended
+        if attended:
+            self.of_click = nn.Linear(dim, dim, bias=False)
+            self.of_last = nn.Linear(dim, dim, bias=False)
+            self.of_mean = nn.Linear(dim, dim, bias=True)
+            self.energy = nn.Linear(dim, 1, bias=False)
+        self.memory = nn.Linear(dim, dim)
+        self.last = nn.Linear(dim, dim)
+        self.width = dim
+
+    def forward(self, clicks: Tensor, mask: Tensor) -> Tensor:
+        mean = self.mean(clicks)
+        memory = self.attention(clicks, mask) @ clicks if self.attended else mean  # [B, T, D]
+        return torch.tanh(self.memory(memory)) * torch.tanh(self.last(clicks))
+
+    def mean(self, clicks: Tensor) -> Tensor:
+        """Mean of the clicks up to each position, [B, T, D]; padding stands right of every real click."""
+        count = torch.arange(1, clicks.shape[1] + 1, dtype=clicks.dtype, device=clicks.device)
+        return clicks.cumsum(1) / count[:, None]
+
+    def attention(self, clicks: Tensor, mask: Tensor) -> Tensor:
+        """Weights of click j for the prefix that ends at t, [B, T, T]; 0 for later and padded clicks."""
+        asked = self.of_last(clicks) + self.of_mean(self.mean(clicks))  # [B, T, D]
+        weights = self.energy(torch.sigmoid(asked[:, :, None] + self.of_click(clicks)[:, None]))[..., 0]
+        return weights * _seen(mask)
+
+
+def _seen(mask: Tensor) -> Tensor:
+    """Which clicks j a prefix ending at t holds, [B, T, T] bool."""
+    size = mask.shape[1]
+    return torch.ones(size, size, dtype=torch.bool, device=mask.device).tril() & mask[:, None, :]

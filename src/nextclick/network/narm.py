@@ -1,0 +1,53 @@
+"""NARM, the neural attentive recommendation machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from nextclick.network.recommender import NeuralRecommender
+from nextclick.settings import about
+
+if TYPE_CHECKING:
+    from nextclick.network.training import Network
+
+
+@dataclass(kw_only=True, eq=False)
+class NARM(NeuralRecommender):
+    """A GRU over the session with attention on what it was for; all items scored by a bi-linear decoder.
+
+    Source: Li et al., CIKM 2017; defaults of sec. 4.3.2 there.
+    """
+
+    name: ClassVar[str] = "narm"
+    summary: ClassVar[str] = "a recurrent network with attention on the purpose of the session"
+    source: ClassVar[str] = "Li et al., CIKM 2017"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}}
+
+    dim: int = field(default=50, metadata=about("width of the item vectors", low=1))
+    hidden: int = field(default=100, metadata=about("units of the GRU", low=1))
+    encoder: Literal["hybrid", "global", "local"] = field(
+        default="hybrid", metadata=about("order of the clicks (global), their purpose (local), or both")
+    )
+    decoder: Literal["bilinear", "full"] = field(
+        default="bilinear", metadata=about("one matrix between session and items, or a vector per item")
+    )
+    dropout_items: float = field(default=0.25, metadata=about("on the item vectors", low=0, high=0.99))
+    dropout_session: float = field(default=0.5, metadata=about("on the session vector", low=0, high=0.99))
+
+    def _network(self, n_items: int) -> Network:
+        from torch import nn
+
+        from nextclick.network.encoders import NarmEncoder
+        from nextclick.network.training import Network
+
+        encoder = NarmEncoder(self.dim, self.hidden, self.encoder, self.dropout_items, self.dropout_session)
+        full = self.decoder == "full"
+        network = Network(n_items, self.dim, encoder, bilinear=not full, separate=full)
+        for name, weights in network.named_parameters():
+            if weights.ndim > 1:
+                nn.init.xavier_normal_(weights)
+            elif "gru" in name:
+                nn.init.zeros_(weights)
+        return network

@@ -1,0 +1,47 @@
+"""STAMP, the short-term attention/memory priority model, and its variant without attention, STMP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from nextclick.network.recommender import NeuralRecommender
+from nextclick.settings import about
+
+if TYPE_CHECKING:
+    from nextclick.network.training import Network
+
+
+@dataclass(kw_only=True, eq=False)
+class STAMP(NeuralRecommender):
+    """The attended memory of the session times its last click; no recurrence, so fast.
+
+    The score of item i is the trilinear product <h_s, h_t, x_i>, put through a soft-max over all items.
+    Source: Liu et al., KDD 2018; their best settings: width 100, rate 0.005, start N(0, 0.002) for
+    items and N(0, 0.05) for weights.  Differs: their equation 7 has a sigmoid inside the soft-max, with
+    which no item's share could rise above e/(e + N - 1); it is left out.
+    """
+
+    name: ClassVar[str] = "stamp"
+    summary: ClassVar[str] = "attention over the session's clicks, its last click weighing most"
+    source: ClassVar[str] = "Liu et al., KDD 2018"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}, "stmp": {"attended": False}}
+
+    learning_rate: float = field(default=0.005, metadata=about("of Adam", low=0))
+    dim: int = field(default=100, metadata=about("width of the item vectors", low=1))
+    attended: bool = field(
+        default=True, metadata=about("weigh the clicks by attention; false: STMP, their mean")
+    )
+
+    def _network(self, n_items: int) -> Network:
+        from torch import nn
+
+        from nextclick.network.encoders import StampEncoder
+        from nextclick.network.training import Network
+
+        network = Network(n_items, self.dim, StampEncoder(self.dim, self.attended))
+        for weights in network.parameters():
+            nn.init.normal_(weights, std=0.05) if weights.ndim > 1 else nn.init.zeros_(weights)
+        nn.init.normal_(network.items.weight, std=0.002)
+        return network

@@ -1,0 +1,193 @@
+"""The parts of the neural recommenders, each against a slow obvious computation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nextclick
+from nextclick import DataError, Sessions, TrainingDivergedError
+from synthetic import chain
+
+torch = pytest.importorskip("torch")
+
+from nextclick.network.batches import Rows, prefixes  # noqa: E402 - they import torch
+from nextclick.network.encoders import NarmEncoder, StampEncoder  # noqa: E402
+from nextclick.network.softmax import full_softmax  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(3)
+
+
+@pytest.mark.parametrize(("pairs", "scale"), [(1, 1.0), (7, 1.0), (128, 1.0), (300, 0.1), (150, 40.0)])
+def test_full_softmax_is_cross_entropy_with_its_gradients(pairs: int, scale: float) -> None:
+    """Against PyTorch's own in float64; the large scale overflows exp unless the scores are shifted."""
+    sessions, items = torch.randn(pairs, 9) * scale, torch.randn(411, 9)
+    targets = torch.randint(0, 411, (pairs,))
+    exact = [sessions.double().requires_grad_(), items.double().requires_grad_()]
+    expected = torch.nn.functional.cross_entropy(exact[0] @ exact[1].T, targets)
+    (3 * expected).backward()
+    fused = [sessions.clone().requires_grad_(), items.clone().requires_grad_()]
+    loss = full_softmax(*fused, targets)
+    (3 * loss).backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for ours, theirs in zip(fused, exact, strict=True):
+        assert torch.allclose(ours.grad.double(), theirs.grad, rtol=1e-4, atol=1e-6 * scale)
+
+
+def test_full_softmax_in_bfloat16_is_near() -> None:
+    sessions, items = torch.randn(200, 16), torch.randn(500, 16)
+    targets = torch.randint(0, 500, (200,))
+    near = full_softmax(sessions, items, targets, low=torch.bfloat16)
+    assert near.item() == pytest.approx(full_softmax(sessions, items, targets).item(), rel=0.01)
+
+
+def narm_by_loops(encoder: NarmEncoder, clicks: list[list[float]]) -> list[list[float]]:
+    """Equations 5 to 9 of Li et al. 2017, a click at a time; torch's GRU is taken as equation 5."""
+    states = encoder.gru(torch.tensor([clicks]))[0][0]
+    vectors = []
+    for t in range(len(states)):
+        local = torch.zeros(states.shape[1])
+        for j in range(t + 1):
+            inner = torch.sigmoid(encoder.query.weight @ states[t] + encoder.key.weight @ states[j])
+            local = local + (encoder.energy.weight[0] @ inner) * states[j]
+        vectors.append(torch.cat([states[t], local]).tolist())
+    return vectors
+
+
+def stamp_by_loops(encoder: StampEncoder, clicks: list[list[float]]) -> list[list[float]]:
+    """Equations 1 to 8 of Liu et al. 2018, a click at a time."""
+    x = torch.tensor(clicks)
+    vectors = []
+    for t in range(len(x)):
+        mean, memory = sum(x[: t + 1]) / (t + 1), torch.zeros(x.shape[1])
+        for i in range(t + 1):
+            inner = encoder.of_click.weight @ x[i] + encoder.of_last.weight @ x[t]
+            inner = torch.sigmoid(inner + encoder.of_mean.weight @ mean + encoder.of_mean.bias)
+            memory = memory + (encoder.energy.weight[0] @ inner) * x[i]
+        of_session = torch.tanh(encoder.memory.weight @ memory + encoder.memory.bias)
+        of_last = torch.tanh(encoder.last.weight @ x[t] + encoder.last.bias)
+        vectors.append((of_session * of_last).tolist())
+    return vectors
+
+
+ENCODERS = {
+    "narm": (NarmEncoder(4, 3).eval(), narm_by_loops),
+    "stamp": (StampEncoder(4).eval(), stamp_by_loops),
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_equal_their_equations_at_every_position(name: str) -> None:
+    encoder, by_loops = ENCODERS[name]
+    clicks = torch.randn(1, 6, 4)
+    with torch.no_grad():
+        found = encoder(clicks, torch.ones(1, 6, dtype=torch.bool))[0]
+        assert found.shape == (6, encoder.width)
+        assert torch.allclose(found, torch.tensor(by_loops(encoder, clicks[0].tolist())), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        *(NarmEncoder(4, 3, kind).eval() for kind in ("global", "local", "hybrid")),
+        StampEncoder(4),
+        StampEncoder(4, False),
+    ],
+    ids=["global", "local", "hybrid", "stamp", "stmp"],
+)
+def test_padding_and_later_clicks_never_reach_a_prefix(encoder: torch.nn.Module) -> None:
+    clicks, mask = torch.randn(3, 7, 4), torch.ones(3, 7, dtype=torch.bool)
+    mask[:, 4:] = False
+    with torch.no_grad():
+        found = encoder(clicks, mask)
+        assert torch.allclose(found[:, :4], encoder(clicks[:, :4], mask[:, :4]), atol=1e-6)
+        alone = torch.cat([encoder(clicks[i : i + 1, :4], mask[i : i + 1, :4]) for i in range(3)])
+        assert torch.allclose(found[:, :4], alone, atol=1e-6)
+        clicks[:, 3] += 1
+        assert torch.allclose(found[:, :3], encoder(clicks, mask)[:, :3], atol=1e-6)
+
+
+@given(
+    lists=st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=12), min_size=1, max_size=15),
+    longest=st.integers(1, 6),
+    pairs=st.integers(1, 40),
+)
+@settings(deadline=None)
+def test_batches_hold_every_pair_once_with_its_cut_prefix(
+    lists: list[list[int]], longest: int, pairs: int
+) -> None:
+    sessions = Sessions.from_lists(lists)
+    rows = Rows(sessions, longest)
+    found = []
+    for batch in rows.batches(pairs, np.random.default_rng(1)):
+        assert batch.clicks.shape == batch.mask.shape == batch.targets.shape
+        for clicks, mask, targets in zip(batch.clicks, batch.mask, batch.targets, strict=True):
+            for t in range(int(mask.sum())):
+                if targets[t] >= 0:
+                    found.append((clicks[: t + 1].tolist(), int(targets[t])))
+    queries, positions = sessions.pairs()
+    expected = [
+        (queries.prefix(i)[-longest:].tolist(), int(sessions.items[positions[i]]))
+        for i in range(len(queries))
+    ]
+    assert sorted(found) == sorted(expected)
+    assert rows.n_pairs == len(expected)
+    if expected:
+        clicks, mask, last = prefixes(queries, longest)
+        for i, (prefix, _) in enumerate(expected):
+            assert clicks[i][mask[i]].tolist() == prefix
+            assert last[i] == len(prefix) - 1
+
+
+@pytest.mark.parametrize("model", [nextclick.NARM, nextclick.STAMP])
+def test_overfits_fifty_sessions(model: type) -> None:
+    """Walks from a starting item of their own: the network has to learn each by heart."""
+    lists = [[n, (n * 7 + 3) % 50, (n * 11 + 6) % 50, (n * 3 + 1) % 50] for n in range(50)]
+    sessions = Sessions.from_lists(lists)
+    plain = {"dropout_items": 0.0, "dropout_session": 0.0} if model is nextclick.NARM else {}
+    fitted = model(
+        epochs=300, learning_rate=0.01, validation=0, dim=32, batch_size=50, patience=300, **plain
+    ).fit(sessions)
+    report = nextclick.evaluate([fitted], sessions, k=1, n_resamples=2)
+    assert report.models[0].metrics["recall@1"] == 1.0
+
+
+def test_the_same_seed_gives_the_same_model_and_leaves_pytorchs_alone() -> None:
+    sessions = chain(20, 60, noise=0.3, seed=1)
+    before = torch.random.get_rng_state()
+    first, again, other = (
+        nextclick.NARM(epochs=2, dim=5, hidden=5, seed=seed).fit(sessions).state() for seed in (1, 1, 2)
+    )
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert not np.array_equal(first["items.weight"], other["items.weight"])
+
+
+def test_stops_early_and_keeps_the_best_epoch() -> None:
+    sessions = chain(60, 200, noise=0.5, seed=1)
+    model = nextclick.STAMP(epochs=40, patience=2, dim=8, learning_rate=0.05, batch_size=64).fit(sessions)
+    figures = [epoch["figure"] for epoch in model.facts["epochs"]]
+    assert len(figures) < 40
+    assert len(figures) - 1 - figures.index(max(figures)) == 2
+    kept = sessions[180:]
+    reached = nextclick.evaluate([model], kept, k=20, n_resamples=2).models[0].metrics["recall@20"]
+    assert reached == pytest.approx(max(figures))
+
+
+def test_divergence_stops_with_the_step_and_advice() -> None:
+    with pytest.raises(
+        TrainingDivergedError, match=r"epoch \d+ after .* learning rate .* smaller learning_rate"
+    ):
+        nextclick.NARM(learning_rate=1e30, epochs=3, dim=4, hidden=4, batch_size=32).fit(
+            chain(20, 60, noise=0.3, seed=1)
+        )
+
+
+def test_nothing_to_learn_is_said() -> None:
+    with pytest.raises(DataError, match="two clicks"):
+        nextclick.NARM().fit(Sessions.from_lists([["a"], ["b"], ["a"]]))
