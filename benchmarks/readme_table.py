@@ -1,4 +1,4 @@
-"""Write the measured figures of results/accuracy.json into the README, between its markers.
+"""Write the measured figures of results/accuracy.json and neural_*.json into the README, between its markers.
 
 python benchmarks/readme_table.py           writes
 python benchmarks/readme_table.py --check   exits with 1 if the README is not up to date
@@ -16,7 +16,7 @@ from nextclick import MODELS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-RESULTS = ROOT / "benchmarks" / "results" / "accuracy.json"
+RESULTS = ROOT / "benchmarks" / "results"
 START, END = "<!-- accuracy -->", "<!-- /accuracy -->"
 DATASETS = {"yoochoose64": "YooChoose 1/64", "diginetica": "Diginetica"}
 
@@ -72,13 +72,10 @@ def filled(readme: str) -> str:
     _, end, after = rest.partition(END)
     if not start or not end:
         raise ValueError(f"README.md lacks the markers {START} and {END}")
-    if RESULTS.exists():
-        content = table(json.loads(RESULTS.read_text("utf-8"))["rows"])
-    else:
-        content = (
-            "Measured figures appear here once `python benchmarks/accuracy.py` has written them.\n\n"
-            + table([])
-        )
+    rows = []
+    for file in [RESULTS / "accuracy.json", *sorted(RESULTS.glob("neural_*.json"))]:
+        rows += json.loads(file.read_text("utf-8"))["rows"]
+    content = table(rows)
     return f"{before}{START}\n{content}\n{END}{after}"
 
 
