@@ -29,7 +29,7 @@ PUBLISHED: dict[str, dict[str, tuple[float, float, str]]] = {
         "diginetica": (0.5015, 0.1599, RRCRE),
     },
     "stamp": {
-        "yoochoose64": (0.6874, 0.2967, "Liu et al. 2018, table 3"),
+        "yoochoose64": (0.6874, 0.2967, "Liu et al. 2018, as quoted by Wu et al. 2019 (SR-GNN)"),
         "diginetica": (0.4834, 0.1588, RRCRE),
     },
 }

@@ -60,7 +60,7 @@ def narm_by_loops(encoder: NarmEncoder, clicks: list[list[float]]) -> list[list[
 
 
 def stamp_by_loops(encoder: StampEncoder, clicks: list[list[float]]) -> list[list[float]]:
-    """Equations 1 to 8 of Liu et al. 2018, a click at a time."""
+    """The encoder of Liu et al. 2018, a click at a time."""
     x = torch.tensor(clicks)
     vectors = []
     for t in range(len(x)):

@@ -50,7 +50,7 @@ def recall(better: NDArray[np.int64], ties: NDArray[np.int64], k: int) -> Floats
     """Probability that the target is among the first k, per event; its mean is recall@k = hit rate@k.
 
     better, ties: [n_events], see ``ranking.Ranks``.  Returns [n_events] in [0, 1].
-    Source: Li et al., CIKM 2017, sec. 4.3.1; ties as in McSherry & Najork, ECIR 2008, sec. 3.
+    Source: Li et al., CIKM 2017, sec. 4.3.1; ties as in McSherry & Najork, ECIR 2008.
     """
     return np.clip(k - better, 0, ties + 1) / (ties + 1)
 
@@ -125,7 +125,7 @@ def remaining(
 def coverage(top: NDArray[np.int32], n_items: int) -> float:
     """Share of the items that stand in at least one list; top: [n_queries, k], -1 for empty places.
 
-    Source: Twardowski et al., ECIR 2021, sec. 5.5; Ludewig & Jannach 2018, sec. 4.3.
+    Source: Twardowski et al., ECIR 2021, sec. 5.5; Ludewig & Jannach 2018.
     """
     return float((_shown(top, n_items) > 0).mean())
 
@@ -133,7 +133,7 @@ def coverage(top: NDArray[np.int32], n_items: int) -> float:
 def popularity(top: NDArray[np.int32], support: NDArray[np.int64]) -> float:
     """Mean number of training clicks of the recommended items; support: [n_items].
 
-    Source: Ludewig & Jannach 2018, sec. 4.3 (popularity bias), not rescaled.
+    Source: Ludewig & Jannach 2018 (popularity bias), not rescaled.
     """
     shown = _shown(top, len(support))
     return float((shown * support).sum() / max(shown.sum(), 1))

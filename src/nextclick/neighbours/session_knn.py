@@ -269,7 +269,7 @@ class STAN(SessionKNN):
 
     The click at position p of n weighs exp((p - n) / lambda_spw) in a cosine similarity; a past session
     weighs exp(-age / lambda_snh); inside it an item weighs exp(-|distance to the last shared item| /
-    lambda_inh).  Source: Garg et al., SIGIR 2019, eqs. 2-6.
+    lambda_inh).  Source: Garg et al., SIGIR 2019.
     Differs: the age counts from the end of training, not from the query, which scales all scores of a
     query by the same factor. On a log without clock ages count sessions (``lambda_snh_sessions``).
     """

@@ -63,7 +63,7 @@ class StampEncoder(nn.Module):
 
     With x_1 .. x_t the clicks and m their mean, STAMP weighs a_i = w . sigmoid(W1 x_i + W2 x_t + W3 m + b),
     takes m_a = sum a_i x_i, and gives tanh(Ws m_a + bs) * tanh(Wt x_t + bt); STMP takes m for m_a. S = D.
-    Source: Liu et al., KDD 2018, eqs. 1-8.
+    Source: Liu et al., KDD 2018.
     """
 
     def __init__(self, dim: int, attended: bool = True) -> None:

@@ -18,9 +18,10 @@ class STAMP(NeuralRecommender):
     """The attended memory of the session times its last click; no recurrence, so fast.
 
     The score of item i is the trilinear product <h_s, h_t, x_i>, put through a soft-max over all items.
-    Source: Liu et al., KDD 2018; their best settings: width 100, rate 0.005, start N(0, 0.002) for
-    items and N(0, 0.05) for weights.  Differs: their equation 7 has a sigmoid inside the soft-max, with
-    which no item's share could rise above e/(e + N - 1); it is left out.
+    Source: Liu et al., KDD 2018. Width 100, rate 0.005 and the start, N(0, 0.002) for items and N(0, 0.05)
+    for weights, are the settings usually given for it; they were not checked against the paper.
+    Differs: the paper puts a sigmoid on the scores inside the soft-max, with which no item's share could rise
+    above e/(e + N - 1), and adds log(1 - share) of the other items to the loss; both are left out.
     """
 
     name: ClassVar[str] = "stamp"
