@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nextclick import MODELS, ConfigError, build, models, settings
+from nextclick import MODELS, VSKNN, ConfigError, build, models, settings
 from nextclick.settings import about
 
 
@@ -229,3 +229,43 @@ def test_help_explains_every_setting(name: str) -> None:
     for setting in settings.settings_of(MODELS[name]):
         assert f"{setting.name}: " in text
         assert setting.metadata["about"] in text
+
+
+# -- where a search looks
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_searched_is_allowed_and_holds_the_default(name: str) -> None:
+    model = MODELS[name]
+    for setting in settings.settings_of(model):
+        search = setting.metadata["search"]
+        if search is None:
+            continue
+        log = isinstance(search, tuple) and search[0] == "log"
+        ends = search[1:] if log else search
+        if isinstance(search, tuple):
+            low, high = ends
+            assert low < high
+            assert low > 0 or not log
+            assert low <= setting.default <= high
+            assert type(low) is type(high) is type(setting.default), f"{name}: {setting.name}"
+        else:
+            assert setting.default in search
+            assert len({repr(choice) for choice in search}) == len(search) > 1
+        for value in ends:  # the settings themselves say what is allowed
+            assert getattr(build(name, {setting.name: value}), setting.name) == value
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if settings.settings_of(MODELS[name])])
+def test_every_model_with_settings_can_be_searched(name: str) -> None:
+    assert any(setting.metadata["search"] is not None for setting in settings.settings_of(MODELS[name]))
+
+
+def test_a_table_of_settings_reads_like_the_command_line() -> None:
+    table = {"k": 7, "last_clicks": "none", "weighting": "div", "idf": 2, "preset": "paper"}
+    read = settings.of_table(VSKNN, table)
+    assert read == {"k": 7, "last_clicks": None, "weighting": "div", "idf": 2, "preset": "paper"}
+    with pytest.raises(ConfigError, match="did you mean 'last_clicks'"):
+        settings.of_table(VSKNN, {"last_click": 3})
+    with pytest.raises(ConfigError, match="k=many: expected a whole number"):
+        settings.of_table(VSKNN, {"k": "many"})

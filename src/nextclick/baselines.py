@@ -85,7 +85,8 @@ class Markov(ItemToItem):
     source: ClassVar[str] = "Twardowski et al. 2021 (SML), sec. 5.1 (MARKOV-1)"
 
     n_neighbours: int = field(
-        default=1000, metadata=about("successors kept per item, the most frequent ones", low=1)
+        default=1000,
+        metadata=about("successors kept per item, the most frequent ones", low=1, search=("log", 20, 2000)),
     )
 
     def _table(self, sessions: Sessions) -> ItemTable:

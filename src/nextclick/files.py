@@ -9,11 +9,17 @@ import json
 import os
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nextclick.errors import DataError
+from nextclick.errors import ConfigError, DataError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 # What tells a directory of ours: prepared data, its slices, a model, a simulated shop, a demo.
 _OURS = ("prepare.json", "slice-1", "manifest.json", "shop.json", "report.json")
@@ -88,6 +94,36 @@ def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented JSON, aside first; raises DataError when the disk is full."""
     with new_file(path) as aside:
         aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file. Raises ConfigError, with the line, when there is none or it does not read."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML ({error})") from error
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time work in a folder, new or old; the hold ends with the process.
+
+    Raises DataError when another one is at work there. Systems without file locks do not tell.
+    """
+    if fcntl is None:
+        yield
+        return
+    with _place(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"{folder}: another process is at work there; wait for it, or end it") from None
+        yield
 
 
 def sha256(path: Path) -> str:

@@ -21,9 +21,19 @@ LARGEST = 2**31 - 1
 """Whole numbers beyond are refused: compiled code, which adds to them, would fail or wrap around."""
 
 
-def about(meaning: str, *, low: float | None = None, high: float | None = None) -> dict[str, Any]:
-    """Return field metadata: what a setting means (with its unit and source) and its inclusive range."""
-    return {"about": meaning, "low": low, "high": high}
+Search = tuple[float, float] | tuple[Literal["log"], float, float] | list[Any]
+"""Where ``tune`` looks for a setting: from low to high, the same on a logarithmic scale, or choices."""
+
+
+def about(
+    meaning: str, *, low: float | None = None, high: float | None = None, search: Search | None = None
+) -> dict[str, Any]:
+    """Return field metadata: what a setting means (with its unit and source) and its inclusive range.
+
+    search: where ``tune`` looks for its best value, for example ``(0, 0.6)``, ``("log", 10, 1000)`` or
+    ``["mean", "last"]``; without it the setting is not searched.
+    """
+    return {"about": meaning, "low": low, "high": high, "search": search}
 
 
 def settings_of(model: Any) -> list[Field[Any]]:
@@ -100,6 +110,18 @@ def parse(model: type[Any], assignments: Iterable[str]) -> dict[str, Any]:
                 f"{model.name}: {name}={text}: expected {describe_type(fields[name], hints)}"
             ) from None
     return parsed
+
+
+def of_table(model: type[Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a table of a TOML file gives, ``preset`` among them as it stands.
+
+    TOML has no none: it is written as the text "none", and any other text is read as after ``--set``.
+    Raises ConfigError for an unknown name or a text that does not read as its type.
+    """
+    texts = {name: value for name, value in table.items() if isinstance(value, str)}
+    others = {name: value for name, value in table.items() if name not in texts}
+    check_names(model, others)
+    return parse(model, [f"{name}={text}" for name, text in texts.items()]) | others
 
 
 def describe_type(field: Field[Any], hints: Mapping[str, Any]) -> str:

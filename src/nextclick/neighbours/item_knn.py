@@ -40,25 +40,45 @@ class ItemKNN(ItemToItem):
     }
 
     last_clicks: int = field(
-        default=5, metadata=about("how many of the last clicks are looked up; 1: the last one only", low=1)
+        default=5,
+        metadata=about(
+            "how many of the last clicks are looked up; 1: the last one only", low=1, search=[1, 2, 3, 5, 10]
+        ),
     )
     decay: Decay = field(
-        default="div", metadata=about("weight of the click n steps back, n from 1: 1, 1/n or 1/n^2")
+        default="div",
+        metadata=about(
+            "weight of the click n steps back, n from 1: 1, 1/n or 1/n^2", search=["same", "div", "quadratic"]
+        ),
     )
     formula: Literal["narm", "cosine"] = field(
-        default="cosine", metadata=about("narm: regularised; cosine: asymmetric cosine (I2I-CF)")
+        default="cosine",
+        metadata=about("narm: regularised; cosine: asymmetric cosine (I2I-CF)", search=["cosine", "narm"]),
     )
     regularisation: float = field(
-        default=20.0, metadata=about("r, added to the count of each item (formula=narm)", low=0)
+        default=20.0,
+        metadata=about(
+            "r, added to the count of each item (formula=narm)", low=0, search=("log", 1.0, 1000.0)
+        ),
     )
     asymmetry: float = field(
         default=0.8,
-        metadata=about("a: 0.5 is the cosine, 1 does not punish popularity (formula=cosine)", low=0, high=1),
+        metadata=about(
+            "a: 0.5 is the cosine, 1 does not punish popularity (formula=cosine)",
+            low=0,
+            high=1,
+            search=(0.4, 1.0),
+        ),
     )
     counts: Literal["sessions", "clicks"] = field(
-        default="sessions", metadata=about("what co-occurrence counts: sessions once, or every click")
+        default="sessions",
+        metadata=about(
+            "what co-occurrence counts: sessions once, or every click", search=["sessions", "clicks"]
+        ),
     )
-    n_neighbours: int = field(default=100, metadata=about("neighbours kept per item", low=1))
+    n_neighbours: int = field(
+        default=100, metadata=about("neighbours kept per item", low=1, search=("log", 20, 1000))
+    )
 
     def _table(self, sessions: Sessions) -> ItemTable:
         from nextclick.compiled import in_chunks, ragged

@@ -47,10 +47,16 @@ class ItemToItem(VotingRecommender):
     """Base of recommenders that sum the table rows of the last clicks, weighted by how recent they are."""
 
     last_clicks: int = field(
-        default=1, metadata=about("how many of the last clicks are looked up; 1: the last one only", low=1)
+        default=1,
+        metadata=about(
+            "how many of the last clicks are looked up; 1: the last one only", low=1, search=[1, 2, 3, 5, 10]
+        ),
     )
     decay: Decay = field(
-        default="div", metadata=about("weight of the click n steps back, n from 1: 1, 1/n or 1/n^2")
+        default="div",
+        metadata=about(
+            "weight of the click n steps back, n from 1: 1, 1/n or 1/n^2", search=["same", "div", "quadratic"]
+        ),
     )
 
     @abstractmethod

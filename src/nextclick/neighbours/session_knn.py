@@ -16,11 +16,17 @@ from numpy.typing import NDArray
 
 from nextclick.errors import ArtifactError, ConfigError
 from nextclick.sessions import Queries, Sessions
-from nextclick.settings import about
+from nextclick.settings import Search, about
 from nextclick.voting import Votes, VotingRecommender, check_rows
 
 Weighting = Literal["same", "div", "linear", "log", "quadratic"]
 DAY = 86_400_000_000  # microseconds
+
+# Where a search looks: around the published settings and those found best so far.
+_K: Search = ("log", 50, 1500)
+_SAMPLE: Search = ("log", 500, 10_000)
+_LAST: Search = [None, 2, 3, 5, 10]
+_WEIGHTINGS: Search = ["same", "div", "linear", "log", "quadratic"]
 
 _POSITION = "weight of the click at position p of n in the prefix: same 1, div p/n, linear 1-(n-p)/10, log 1/log10(n-p+1.7), quadratic (p/n)^2"  # noqa: E501
 _STEP = "weight of a neighbour whose latest shared item lies s clicks back: same 1, div 1/s, linear 1-s/10, log 1/log10(s+1.7), quadratic 1/s^2"  # noqa: E501
@@ -34,16 +40,21 @@ class SessionKNN(VotingRecommender):
     more recent session, which makes the neighbourhood well defined.
     """
 
-    k: int = field(default=100, metadata=about("neighbouring sessions that vote", low=1))
+    k: int = field(default=100, metadata=about("neighbouring sessions that vote", low=1, search=_K))
     sample_size: int = field(
-        default=1000, metadata=about("most recent sessions sharing an item that are compared", low=1)
+        default=1000,
+        metadata=about("most recent sessions sharing an item that are compared", low=1, search=_SAMPLE),
     )
     last_clicks: int | None = field(
-        default=None, metadata=about("use only the last clicks of the prefix; none: all of them", low=1)
+        default=None,
+        metadata=about("use only the last clicks of the prefix; none: all of them", low=1, search=_LAST),
     )
     remind: Literal["all", "earlier", "none"] = field(
         default="all",
-        metadata=about("which items of the session are recommended again; earlier: all but the last one"),
+        metadata=about(
+            "which items of the session are recommended again; earlier: all but the last one",
+            search=["all", "earlier"],
+        ),
     )
 
     _bounded: ClassVar[bool] = False  # posting lists cut to sample_size
@@ -149,15 +160,18 @@ class SKNN(SessionKNN):
         "paper": {"k": 100, "sample_size": 500, "similarity": "cosine", "last_clicks": None},
     }
 
-    k: int = field(default=500, metadata=about("neighbouring sessions that vote", low=1))
+    k: int = field(default=500, metadata=about("neighbouring sessions that vote", low=1, search=_K))
     sample_size: int = field(
-        default=500, metadata=about("most recent sessions sharing an item that are compared", low=1)
+        default=500,
+        metadata=about("most recent sessions sharing an item that are compared", low=1, search=_SAMPLE),
     )
     last_clicks: int | None = field(
-        default=2, metadata=about("use only the last clicks of the prefix; none: all of them", low=1)
+        default=2,
+        metadata=about("use only the last clicks of the prefix; none: all of them", low=1, search=_LAST),
     )
     similarity: Literal["cosine", "jaccard", "dice"] = field(
-        default="cosine", metadata=about("similarity of two sets of items")
+        default="cosine",
+        metadata=about("similarity of two sets of items", search=["cosine", "jaccard", "dice"]),
     )
 
     def _recipe(self) -> tuple[int, float, int, int, float]:
@@ -188,21 +202,28 @@ class VSKNN(SessionKNN):
         },
     }  # fmt: skip
 
-    k: int = field(default=200, metadata=about("neighbouring sessions that vote", low=1))
+    k: int = field(default=200, metadata=about("neighbouring sessions that vote", low=1, search=_K))
     sample_size: int = field(
-        default=1000, metadata=about("most recent sessions sharing an item that are compared", low=1)
+        default=1000,
+        metadata=about("most recent sessions sharing an item that are compared", low=1, search=_SAMPLE),
     )
     last_clicks: int | None = field(
-        default=5, metadata=about("use only the last clicks of the prefix; none: all of them", low=1)
+        default=5,
+        metadata=about("use only the last clicks of the prefix; none: all of them", low=1, search=_LAST),
     )
-    weighting: Weighting = field(default="log", metadata=about(_POSITION))
-    score_weighting: Weighting = field(default="div", metadata=about(_STEP))
+    weighting: Weighting = field(default="log", metadata=about(_POSITION, search=_WEIGHTINGS))
+    score_weighting: Weighting = field(default="div", metadata=about(_STEP, search=_WEIGHTINGS))
     idf: float = field(
         default=5.0,
-        metadata=about("how much rare items gain: score times 1 + idf * ln(sessions/clicks)", low=0),
+        metadata=about(
+            "how much rare items gain: score times 1 + idf * ln(sessions/clicks)", low=0, search=(0.0, 10.0)
+        ),
     )
     idf_similarity: bool = field(
-        default=False, metadata=about("weigh shared items by ln(sessions/clicks) instead of their position")
+        default=False,
+        metadata=about(
+            "weigh shared items by ln(sessions/clicks) instead of their position", search=[False, True]
+        ),
     )
     day_decay: float = field(
         default=1.0,
@@ -284,24 +305,40 @@ class STAN(SessionKNN):
         },
     }  # fmt: skip
 
-    k: int = field(default=500, metadata=about("neighbouring sessions that vote", low=1))
+    k: int = field(default=500, metadata=about("neighbouring sessions that vote", low=1, search=_K))
     sample_size: int = field(
-        default=5000, metadata=about("most recent sessions sharing an item that are compared", low=1)
+        default=5000,
+        metadata=about("most recent sessions sharing an item that are compared", low=1, search=_SAMPLE),
     )
     lambda_spw: float = field(
-        default=1.02, metadata=about("clicks over which the weight in the prefix falls to 1/e", low=0.01)
+        default=1.02,
+        metadata=about(
+            "clicks over which the weight in the prefix falls to 1/e", low=0.01, search=("log", 0.3, 6.0)
+        ),
     )
     lambda_snh: float | None = field(
         default=5.0,
-        metadata=about("days over which a neighbour's weight falls to 1/e; none: no decay", low=0.01),
+        metadata=about(
+            "days over which a neighbour's weight falls to 1/e; none: no decay",
+            low=0.01,
+            search=("log", 0.5, 200.0),
+        ),
     )
     lambda_snh_sessions: float | None = field(
         default=100_000.0,
-        metadata=about("the same, in later sessions instead of days, for logs without clock", low=1),
+        metadata=about(
+            "the same, in later sessions instead of days, for logs without clock",
+            low=1,
+            search=("log", 5_000.0, 500_000.0),
+        ),
     )
     lambda_inh: float = field(
         default=3.0,
-        metadata=about("clicks over which an item's weight in a neighbour falls to 1/e", low=0.01),
+        metadata=about(
+            "clicks over which an item's weight in a neighbour falls to 1/e",
+            low=0.01,
+            search=("log", 0.3, 8.0),
+        ),
     )
 
     def _recipe(self) -> tuple[int, float, int, int, float]:

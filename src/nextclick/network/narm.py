@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from nextclick.network.recommender import NeuralRecommender
+from nextclick.network.attentive import AttentiveRecommender
 from nextclick.settings import about
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True, eq=False)
-class NARM(NeuralRecommender):
+class NARM(AttentiveRecommender):
     """A GRU over the session with attention on what it was for; all items scored by a bi-linear decoder.
 
     Source: Li et al., CIKM 2017; defaults of sec. 4.3.2 there.
@@ -25,16 +25,22 @@ class NARM(NeuralRecommender):
     source: ClassVar[str] = "Li et al., CIKM 2017"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}}
 
-    dim: int = field(default=50, metadata=about("width of the item vectors", low=1))
-    hidden: int = field(default=100, metadata=about("units of the GRU", low=1))
+    dim: int = field(
+        default=50, metadata=about("width of the item vectors", low=1, search=[50, 100, 150, 200])
+    )
+    hidden: int = field(default=100, metadata=about("units of the GRU", low=1, search=[50, 100, 150, 200]))
     encoder: Literal["hybrid", "global", "local"] = field(
         default="hybrid", metadata=about("order of the clicks (global), their purpose (local), or both")
     )
     decoder: Literal["bilinear", "full"] = field(
         default="bilinear", metadata=about("one matrix between session and items, or a vector per item")
     )
-    dropout_items: float = field(default=0.25, metadata=about("on the item vectors", low=0, high=0.99))
-    dropout_session: float = field(default=0.5, metadata=about("on the session vector", low=0, high=0.99))
+    dropout_items: float = field(
+        default=0.25, metadata=about("on the item vectors", low=0, high=0.99, search=(0.0, 0.6))
+    )
+    dropout_session: float = field(
+        default=0.5, metadata=about("on the session vector", low=0, high=0.99, search=(0.0, 0.7))
+    )
 
     def _network(self, n_items: int) -> Network:
         from torch import nn

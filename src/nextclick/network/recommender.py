@@ -28,10 +28,16 @@ class NeuralRecommender(Recommender):
     """
 
     epochs: int = field(default=30, metadata=about("passes over the training sessions at most", low=1))
-    batch_size: int = field(default=512, metadata=about("next clicks predicted in one step, about", low=1))
-    learning_rate: float = field(default=0.001, metadata=about("of Adam", low=0))
+    batch_size: int = field(
+        default=512,
+        metadata=about("next clicks predicted in one step, about", low=1, search=[128, 256, 512, 1024]),
+    )
+    learning_rate: float = field(
+        default=0.001, metadata=about("of Adam", low=0, search=("log", 0.0003, 0.01))
+    )
     decay: float = field(
-        default=1.0, metadata=about("factor on the learning rate after each epoch", low=0, high=1)
+        default=1.0,
+        metadata=about("factor on the learning rate after each epoch", low=0, high=1, search=(0.5, 1.0)),
     )
     validation: float = field(
         default=0.1,

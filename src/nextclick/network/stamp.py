@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nextclick.network.recommender import NeuralRecommender
+from nextclick.network.attentive import AttentiveRecommender
 from nextclick.settings import about
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True, eq=False)
-class STAMP(NeuralRecommender):
+class STAMP(AttentiveRecommender):
     """The attended memory of the session times its last click; no recurrence, so fast.
 
     The score of item i is the trilinear product <h_s, h_t, x_i>, put through a soft-max over all items.
@@ -29,8 +29,12 @@ class STAMP(NeuralRecommender):
     source: ClassVar[str] = "Liu et al., KDD 2018"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}, "stmp": {"attended": False}}
 
-    learning_rate: float = field(default=0.005, metadata=about("of Adam", low=0))
-    dim: int = field(default=100, metadata=about("width of the item vectors", low=1))
+    learning_rate: float = field(
+        default=0.005, metadata=about("of Adam", low=0, search=("log", 0.0005, 0.02))
+    )
+    dim: int = field(
+        default=100, metadata=about("width of the item vectors", low=1, search=[50, 100, 150, 200])
+    )
     attended: bool = field(
         default=True, metadata=about("weigh the clicks by attention; false: STMP, their mean")
     )
