@@ -14,7 +14,7 @@ LAYERS = [
     ["__version__", "errors", "compiled"],
     ["files", "settings", "metrics"],
     ["sessions", "ranking", "results"],
-    ["dataset"],
+    ["dataset", "reasons"],
     ["recommender"],
     ["voting"],
     ["neighbours", "network", "prepare", "shop"],

@@ -23,6 +23,7 @@ from nextclick.sessions import UNKNOWN, ItemId, Queries, Sessions, Vocabulary
 
 if TYPE_CHECKING:
     from nextclick.ranking import Ranks, Targets
+    from nextclick.reasons import Reasons
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) while a long answer is worked out."""
@@ -137,12 +138,24 @@ class Recommender(ABC):
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take back what ``_state`` returned; ``vocabulary`` is set already."""
 
+    # -- what a recommender may say of its answers
+
+    def reasons(self, prefix: NDArray[np.int32], items: NDArray[np.int32]) -> Reasons | None:
+        """Return what speaks for ``items`` after ``prefix``, or None: then only leaving clicks out can tell.
+
+        prefix: known item codes, at least one, oldest first;  items: item codes.  ``nextclick.explain`` asks
+        for one session at a time, so this may take its time.
+        """
+        return None
+
     # -- what users call
 
-    def fit(self, sessions: Sessions, *, progress: FitProgress | None = None) -> Self:
+    def fit(
+        self, sessions: Sessions, *, progress: FitProgress | None = None, run: Run | None = None
+    ) -> Self:
         """Learn from sessions; a second fit forgets the first, also where it fails half-way.
 
-        progress: told how far a long training is.
+        progress: told how far a long training is;  run: its checkpoints, TensorBoard files and device.
         Raises DataError for the test part of a data set, when there is no click, or when there is one on an
         item beyond ``sessions.n_items``.
         """

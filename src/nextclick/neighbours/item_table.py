@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextclick.errors import ArtifactError
+from nextclick.reasons import ClickParts
 from nextclick.sessions import Queries, Sessions
 from nextclick.settings import about
 from nextclick.voting import Votes, VotingRecommender, check_rows
@@ -70,14 +71,26 @@ class ItemToItem(VotingRecommender):
         from nextclick.neighbours import kernels
 
         longest = int(np.max(queries.ends - queries.starts, initial=1))
-        steps = np.arange(1, min(self.last_clicks, longest) + 1, dtype=np.float64)
-        power = {"same": 0.0, "div": 1.0, "quadratic": 2.0}[self.decay]
         return Votes(
             *kernels.item_votes(
                 queries.items, queries.starts, queries.ends, self.table.offsets, self.table.items,
-                self.table.weights, steps**-power, self.n_items,
+                self.table.weights, self._step_weights(longest), self.n_items,
             )
         )  # fmt: skip
+
+    def _step_weights(self, longest: int) -> NDArray[np.float64]:
+        """Weight of the last click, of the one before it, and so on, as far as clicks are looked up."""
+        steps = np.arange(1, min(self.last_clicks, longest) + 1, dtype=np.float64)
+        power = {"same": 0.0, "div": 1.0, "quadratic": 2.0}[self.decay]
+        return np.asarray(steps**-power)
+
+    def reasons(self, prefix: NDArray[np.int32], items: NDArray[np.int32]) -> ClickParts:
+        parts = np.zeros((len(prefix), len(items)))
+        for back, weight in enumerate(self._step_weights(len(prefix)), start=1):
+            row = slice(*self.table.offsets[prefix[-back] : prefix[-back] + 2])
+            of_item = dict(zip(self.table.items[row].tolist(), self.table.weights[row].tolist(), strict=True))
+            parts[-back] = [weight * of_item.get(item, 0.0) for item in items.tolist()]
+        return ClickParts(parts)
 
     def _state(self) -> dict[str, NDArray[Any]]:
         return {"offsets": self.table.offsets, "items": self.table.items, "weights": self.table.weights}

@@ -153,7 +153,7 @@ def _position_weight(kind, position, length, scale):
 
 
 @compiled
-def _step_weight(kind, step):
+def step_weight(kind, step):
     """Weight of a neighbour whose latest shared item lies ``step`` clicks back (from 1)."""
     if kind == DIV:
         return 1.0 / step
@@ -192,7 +192,7 @@ def _kth_largest(values, n, k):
 
 
 @compiled
-def _neighbours(
+def nearest_sessions(
     prefix, item_offsets, item_sessions, session_offsets, session_weights, item_weights,
     k, sample_size, weighting, scale, similarity, similarities, steps, order, spare, spare_f,
 ):  # fmt: skip
@@ -297,7 +297,7 @@ def session_votes(
     at = 0
     for i in range(n):
         prefix = items[max(starts[i], ends[i] - last_clicks) : ends[i]]
-        found, touched = _neighbours(
+        found, touched = nearest_sessions(
             prefix, item_offsets, item_sessions, session_offsets, session_weights, item_weights,
             k, sample_size, weighting, scale, similarity, similarities, steps, order, spare, spare_f,
         )  # fmt: skip
@@ -306,7 +306,7 @@ def session_votes(
         begin = at
         for n_neighbour in range(found):
             s = order[n_neighbour]
-            vote = similarities[s] * _step_weight(score_weighting, steps[s])
+            vote = similarities[s] * step_weight(score_weighting, steps[s])
             low, high = session_offsets[s], session_offsets[s + 1]
             match = 0  # last position in the neighbour of an item of the prefix
             if neighbour_scale > 0.0:

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextclick.errors import ArtifactError, ConfigError
+from nextclick.neighbours.voters import voters
+from nextclick.reasons import Neighbours
 from nextclick.sessions import Queries, Sessions
 from nextclick.settings import Search, about
 from nextclick.voting import Votes, VotingRecommender, check_rows
@@ -90,6 +92,7 @@ class SessionKNN(VotingRecommender):
             "session_weights": self._session_weights(sessions),
             "item_weights": self._item_weights(sessions),
             "item_factors": self._item_factors(sessions),
+            "ages": (_age(sessions) if sessions.clock else np.empty(0)).astype(np.float32),
         })  # fmt: skip
 
     def _take(self, state: Mapping[str, NDArray[Any]]) -> None:
@@ -128,21 +131,45 @@ class SessionKNN(VotingRecommender):
         arrays: tuple[NDArray[Any], ...] = self._room.arrays
         return arrays
 
+    def reasons(self, prefix: NDArray[np.int32], items: NDArray[np.int32]) -> Neighbours:
+        from nextclick.neighbours import kernels
+
+        learnt = self._learnt
+        weighting, scale, similarity, score_weighting, neighbour_scale = self._recipe()
+        prefix = prefix[-(self.last_clicks or len(prefix)) :]
+        similarities, steps, order, spare, spare_f, _, _ = self._rooms()
+        found, touched = kernels.nearest_sessions(
+            prefix, *self._postings, learnt["offsets"], learnt["session_weights"], learnt["item_weights"],
+            self.k, self.sample_size, weighting, scale, similarity,
+            similarities, steps, order, spare, spare_f,
+        )  # fmt: skip
+        nearest = order[:found].copy()
+        alike, step = similarities[nearest].copy(), steps[nearest].copy()
+        similarities[order[:touched]], steps[order[:touched]] = 0.0, 0  # as the kernel wants them back
+        votes = alike * [kernels.step_weight(score_weighting, n) for n in step]
+        silent = {"all": prefix[:0], "earlier": prefix[-1:], "none": prefix}[self.remind]
+        return voters(learnt, self.vocabulary, prefix, silent, items, nearest, alike, votes, neighbour_scale)
+
     def _state(self) -> dict[str, NDArray[Any]]:
         return dict(self._learnt)
 
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         columns = {"items": state["items"], "positions": state["positions"]}
         check_rows(self.name, state["offsets"], columns, None, self.n_items)
+        n_sessions = len(state["offsets"]) - 1
+        ages = state.get("ages", np.empty(0, np.float32))  # models saved by older versions have none
+        others = {name: state[name] for name in ("session_weights", "item_factors", "item_weights")}
+        others["ages"] = ages
         wanted = {
-            "session_weights": len(state["offsets"]) - 1,
+            "session_weights": n_sessions,
             "item_factors": self.n_items,
-            "item_weights": self.n_items if len(state["item_weights"]) else 0,
+            "item_weights": self.n_items if len(others["item_weights"]) else 0,
+            "ages": n_sessions if len(ages) else 0,
         }
         for name, size in wanted.items():
-            if state[name].shape != (size,):
+            if others[name].shape != (size,):
                 raise ArtifactError(f"{self.name}: saved {name} do not fit; fit the model again")
-        self._take({"offsets": state["offsets"], **columns, **{name: state[name] for name in wanted}})
+        self._take({"offsets": state["offsets"], **columns, **others})
 
 
 @dataclass(kw_only=True, eq=False)

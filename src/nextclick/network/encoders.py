@@ -51,11 +51,67 @@ class NarmEncoder(nn.Module):
             return self.drop_session(local)
         return self.drop_session(torch.cat([states, local], dim=2))
 
+    def weigh(self, clicks: Tensor, mask: Tensor) -> Tensor | None:
+        """``attention`` from the clicks themselves, to look at; None for global, which has none."""
+        return None if self.kind == "global" else self.attention(self.gru(self.drop_items(clicks))[0], mask)
+
     def attention(self, states: Tensor, mask: Tensor) -> Tensor:
         """Weights a_tj of click j for the prefix that ends at t, [B, T, T]; 0 for later and padded clicks."""
         asked, given = self.query(states), self.key(states)
         weights = self.energy(torch.sigmoid(asked[:, :, None] + given[:, None]))[..., 0]  # [B, T, T]
         return weights * _seen(mask)
+
+
+class GruEncoder(nn.Module):
+    """The state of a GRU after each click: GRU4Rec's encoder. S = H.
+
+    dropout_clicks leaves out whole clicks, dropout_items and dropout_hidden single units of the clicks'
+    vectors and of every layer's states.  one_hot: the clicks' vectors, [.., 3H], are themselves what a click
+    adds to the three gates, which is what one-hot input to the GRU comes to.
+    Source: Hidasi et al., ICLR 2016; Tan et al., DLRS 2016 (dropout_clicks).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hidden: int,
+        layers: int = 1,
+        *,
+        dropout_clicks: float = 0.0,
+        dropout_items: float = 0.0,
+        dropout_hidden: float = 0.0,
+        one_hot: bool = False,
+    ) -> None:
+        super().__init__()
+        self.gru = nn.GRU(dim, hidden, layers, batch_first=True, dropout=dropout_hidden if layers > 1 else 0)
+        if one_hot:
+            self.gru.weight_ih_l0.requires_grad_(False)
+            nn.init.eye_(self.gru.weight_ih_l0)
+        self.dropout_clicks, self.dropout_items = dropout_clicks, dropout_items
+        self.dropout_hidden, self.width = dropout_hidden, hidden
+
+    def forward(self, clicks: Tensor, mask: Tensor) -> Tensor:
+        states, _ = self.gru(self._dropped(clicks))
+        return self._drop(states, self.dropout_hidden)
+
+    def step(self, clicks: Tensor, states: list[Tensor]) -> list[Tensor]:
+        """Return the states after one more click, clicks [L, D] and a state [L, H] for each layer."""
+        after = []
+        below = self._dropped(clicks)
+        for layer, state in enumerate(states):
+            weights = self.gru.all_weights[layer]
+            below = self._drop(torch.gru_cell(below, state, *weights), self.dropout_hidden)
+            after.append(below)
+        return after
+
+    def _dropped(self, clicks: Tensor) -> Tensor:
+        if self.training and self.dropout_clicks > 0:
+            kept = torch.empty_like(clicks[..., :1]).bernoulli_(1 - self.dropout_clicks)
+            clicks = clicks * (kept / (1 - self.dropout_clicks))
+        return self._drop(clicks, self.dropout_items)
+
+    def _drop(self, vectors: Tensor, probability: float) -> Tensor:
+        return nn.functional.dropout(vectors, probability, self.training) if probability > 0 else vectors
 
 
 class StampEncoder(nn.Module):
@@ -87,6 +143,10 @@ class StampEncoder(nn.Module):
         """Mean of the clicks up to each position, [B, T, D]; padding stands right of every real click."""
         count = torch.arange(1, clicks.shape[1] + 1, dtype=clicks.dtype, device=clicks.device)
         return clicks.cumsum(1) / count[:, None]
+
+    def weigh(self, clicks: Tensor, mask: Tensor) -> Tensor | None:
+        """``attention``, to look at; None for STMP, which has none."""
+        return self.attention(clicks, mask) if self.attended else None
 
     def attention(self, clicks: Tensor, mask: Tensor) -> Tensor:
         """Weights of click j for the prefix that ends at t, [B, T, T]; 0 for later and padded clicks."""
