@@ -20,8 +20,8 @@ LAYERS = [
     ["neighbours", "network", "prepare", "shop"],
     ["baselines"],
     ["models"],
-    ["artifact", "evaluation", "report"],
-    ["batch", "demo"],
+    ["artifact", "evaluation", "report", "tuning"],
+    ["batch", "demo", "experiment"],
     ["cli"],
 ]
 # recommender.save(path) is the one convenience that points against the flow, inside a function.

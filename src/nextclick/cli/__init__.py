@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, str] = {
     "demo": "Make a small shop, compare recommenders on it, write a report. Needs no data.",
     "prepare": "Turn a raw click log into sessions, split by time.",
     "models": "List the recommenders and their settings.",
+    "tune": "Search for the best settings of a recommender on validation sessions.",
     "fit": "Fit a recommender on prepared data and save it.",
     "evaluate": "Measure saved recommenders on the test sessions, against each other.",
     "recommend": "Answer sessions with the items likely to be clicked next.",

@@ -12,6 +12,7 @@ from nextclick.cli.console import messages, print_for_programs, progress_bar
 from nextclick.dataset import Dataset
 from nextclick.files import directory_size
 from nextclick.models import build, find
+from nextclick.tuning import read_settings
 
 
 @click.command()
@@ -26,10 +27,25 @@ from nextclick.models import build, find
     help="Change a setting; repeat for more. preset=NAME takes published ones.",
 )
 @click.option(
+    "--settings",
+    "settings_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help='Settings from a file, as "nextclick tune" writes it; --set wins over it.',
+)
+@click.option(
     "--full", is_flag=True, help="Fit on training and validation together, once settings are chosen."
 )
 @click.option("--overwrite", is_flag=True, help="Replace the model if it exists.")
-def fit(data: Path, model: str, out: Path, assignments: tuple[str, ...], full: bool, overwrite: bool) -> None:
+def fit(
+    data: Path,
+    model: str,
+    out: Path,
+    assignments: tuple[str, ...],
+    settings_file: Path | None,
+    full: bool,
+    overwrite: bool,
+) -> None:
     """Fit MODEL on the training part of DATA and save it as a directory.
 
     DATA is what "nextclick prepare" wrote; "nextclick models" lists the models and their settings.
@@ -38,8 +54,10 @@ def fit(data: Path, model: str, out: Path, assignments: tuple[str, ...], full: b
     Example:
       nextclick fit data vs-knn --out models/vs-knn
       nextclick fit data item-knn --out models/i2i --set preset=i2i-cf
+      nextclick fit data vs-knn --out models/tuned --settings best.toml
     """
-    recommender = build(model, settings.parse(find(model), assignments))
+    given = settings.parse(find(model), assignments)
+    recommender = build(model, (read_settings(model, settings_file) if settings_file else {}) | given)
     dataset = Dataset.load(data, verify=True)
     sessions = dataset.full if full else dataset.train
     start = time.perf_counter()
