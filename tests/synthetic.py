@@ -70,8 +70,10 @@ int_sessions = id_lists(st.integers(-5, 9))
 text_sessions = id_lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=3))
 
 
-# Settings with which a network is trained in a moment; it need not be good where a test is not about that.
+# Settings with which a model is trained in a moment; it need not be good where a test is not about that.
 QUICK: dict[str, dict[str, Any]] = {
+    "bpr-mf": {"epochs": 1, "dim": 4},
+    "fpmc": {"epochs": 1, "dim": 4},
     "stamp": {"epochs": 1, "dim": 4, "batch_size": 64},
     "narm": {"epochs": 1, "dim": 4, "hidden": 3, "batch_size": 64},
 }

@@ -40,6 +40,22 @@ TRAINED = {
     "precision": "bfloat16",
     "seed": 7,
 }
+FACTORS = {
+    "epochs": 3,
+    "learning_rate": 0.03,
+    "decay": 0.8,
+    "regularisation": 0.02,
+    "dim": 5,
+    "start": 0.3,
+    "samples": 2,
+    "alpha": 0.25,
+    "last_clicks": None,
+    "validation": 0.2,
+    "metric": "mrr",
+    "patience": 1,
+    "refit": False,
+    "seed": 7,
+}
 OTHER_SETTINGS: dict[str, dict[str, Any]] = {
     "pop": {},
     "s-pop": {},
@@ -61,6 +77,8 @@ OTHER_SETTINGS: dict[str, dict[str, Any]] = {
         "lambda_snh_sessions": 30.0,
         "lambda_inh": 1.1,
     },
+    "bpr-mf": {**FACTORS, "sessions": "own"},
+    "fpmc": FACTORS,
     "stamp": {**TRAINED, "learning_rate": 0.01, "dim": 5, "attended": False},
     "narm": {
         **TRAINED,

@@ -17,7 +17,7 @@ LAYERS = [
     ["dataset", "reasons"],
     ["recommender"],
     ["voting"],
-    ["neighbours", "network", "prepare", "shop"],
+    ["neighbours", "factors", "network", "prepare", "shop"],
     ["baselines"],
     ["models"],
     ["artifact", "evaluation", "report", "tuning"],

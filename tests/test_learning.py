@@ -28,6 +28,8 @@ REACHED = {
     "item-knn": 0.6,  # co-occurrence looks both ways, so items of the session itself stand before (0.75)
     "narm": 0.75,  # reads the order; needs more clicks than there are here to know every step for sure
     "stamp": 0.75,  # the last click alone tells the next one
+    "fpmc": 0.8,  # a first-order chain in factors: as markov (0.91)
+    "bpr-mf": 0.35,  # products have no direction: the item itself and the one before stand as high (0.42)
     "sknn": 0.5,  # sets of items: no click of the session says more than another (0.63 to 0.67)
 }
 TRAINED = {

@@ -21,6 +21,8 @@ from nextclick.errors import (
     TrainingDivergedError,
 )
 from nextclick.evaluation import evaluate
+from nextclick.factors.bpr_mf import BPRMF
+from nextclick.factors.fpmc import FPMC
 from nextclick.models import MODELS, build
 from nextclick.neighbours.item_knn import ItemKNN
 from nextclick.neighbours.session_knn import SKNN, STAN, VMISKNN, VSKNN
@@ -32,6 +34,8 @@ from nextclick.results import Report
 from nextclick.sessions import Queries, Sessions, Vocabulary
 
 __all__ = [
+    "BPRMF",
+    "FPMC",
     "MODELS",
     "NARM",
     "SKNN",

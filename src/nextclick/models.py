@@ -8,6 +8,8 @@ from typing import Any
 from nextclick import settings
 from nextclick.baselines import Markov, Popularity, SessionPopularity
 from nextclick.errors import ConfigError, nearest
+from nextclick.factors.bpr_mf import BPRMF
+from nextclick.factors.fpmc import FPMC
 from nextclick.neighbours.item_knn import ItemKNN
 from nextclick.neighbours.session_knn import SKNN, STAN, VMISKNN, VSKNN
 from nextclick.network.narm import NARM
@@ -23,6 +25,8 @@ MODELS: dict[str, type[Recommender]] = {
     "vs-knn": VSKNN,
     "vmis-knn": VMISKNN,
     "stan": STAN,
+    "bpr-mf": BPRMF,
+    "fpmc": FPMC,
     "stamp": STAMP,
     "narm": NARM,
 }

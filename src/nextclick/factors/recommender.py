@@ -1,0 +1,200 @@
+"""What the factor models share: settings, training on pairs of items, scores, reasons and saving."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextclick import metrics
+from nextclick.errors import ArtifactError, DataError, TrainingDivergedError
+from nextclick.ranking import Targets
+from nextclick.reasons import ClickParts
+from nextclick.recommender import Recommender
+from nextclick.sessions import Queries, Sessions
+from nextclick.settings import about
+
+Factors = NDArray[np.float32]
+
+_MEASURED = 5000  # next clicks that choose the epoch at most: to rank costs more than to train
+
+
+class Examples(NamedTuple):
+    """What is trained on: for the click at ``at``, the session it comes from and what is no negative.
+
+    at: int64 [P], places in ``items`` of the clicks to predict. The session of the click at p is the mean of
+    the rows rows[lows[p]:highs[p]] of ``left``; negatives are none of items[firsts[p]:lasts[p]].
+    rows: int32 or int64;  lows, highs, firsts, lasts: int64 [n_clicks].
+    """
+
+    at: NDArray[np.int64]
+    rows: NDArray[Any]
+    lows: NDArray[np.int64]
+    highs: NDArray[np.int64]
+    firsts: NDArray[np.int64]
+    lasts: NDArray[np.int64]
+    left: Factors
+
+
+@dataclass(kw_only=True, eq=False)
+class FactorRecommender(Recommender):
+    """Base of the models whose score is a product of factors: the mean of the prefix with each item.
+
+        score(j | prefix) = <1/n sum of left[i] over the last n clicks i of the prefix, right[j]>
+
+    Training is stochastic gradient ascent on BPR-Opt (Rendle et al., UAI 2009): for a session s, an item i
+    clicked in it and a drawn item j, with x = score(i | s) - score(j | s) and a learning rate r,
+
+        maximise  ln sigma(x) - regularisation / 2 * |factors|^2
+        factors += r * ((1 - sigma(x)) * dx/dfactors - regularisation * factors)
+
+    one triple after the other, in an order and with draws that the seed decides. An empty prefix is answered
+    with the most clicked items. The latest sessions are kept to choose the epoch on.
+    """
+
+    epochs: int = field(default=20, metadata=about("passes over the training sessions at most", low=1))
+    learning_rate: float = field(
+        default=0.1, metadata=about("of the first epoch", low=0, search=("log", 0.02, 0.3))
+    )
+    decay: float = field(
+        default=0.9,
+        metadata=about("factor on the learning rate after each epoch", low=0, high=1, search=(0.8, 1)),
+    )
+    regularisation: float = field(
+        default=0.01, metadata=about("weight of the squared factors", low=0, search=("log", 0.0003, 0.03))
+    )
+    dim: int = field(default=100, metadata=about("width of the factors", low=1, search=[50, 100, 200]))
+    start: float = field(
+        default=0.1, metadata=about("standard deviation of the factors before training", low=0)
+    )
+    samples: int = field(
+        default=1, metadata=about("items drawn for each click, each for a step of its own", low=1)
+    )
+    alpha: float = field(
+        default=0.5,
+        metadata=about("items are drawn by clicks^alpha; 0: all alike", low=0, high=1, search=(0, 1)),
+    )
+    last_clicks: int | None = field(
+        default=1, metadata=about("clicks of the prefix that are read, the last ones; none: all", low=1)
+    )
+    validation: float = field(
+        default=0.1,
+        metadata=about("share of the sessions, the latest, to choose the epoch on; 0: none", low=0, high=0.9),
+    )
+    metric: Literal["recall", "mrr"] = field(
+        default="recall", metadata=about("what is to be best on the validation sessions, at 20")
+    )
+    patience: int = field(default=3, metadata=about("epochs without improvement before stopping", low=1))
+    refit: bool = field(
+        default=True,
+        metadata=about("train again on all sessions, validation included, for the chosen number of epochs"),
+    )
+    seed: int = field(default=1, metadata=about("of the start, the order and the draws", low=0))
+
+    _sides: ClassVar[tuple[str, str]]
+    """Names of the factors of clicks (left) and of candidates (right); the same name for the same factors."""
+
+    def _examples(self, sessions: Sessions, rng: np.random.Generator) -> Examples:
+        """Return what to train on: every click but the first of a session, after the clicks before it."""
+        at = np.arange(len(sessions.items))
+        first = sessions.offsets[sessions.session_of]
+        return Examples(
+            at[at > first], sessions.items, self._lows(first, at), at, at, at + 1,
+            self.factors[self._sides[0]],
+        )  # fmt: skip
+
+    def _fit(self, sessions: Sessions) -> None:
+        held_out = int(len(sessions) * self.validation)
+        fitted, kept = sessions[: len(sessions) - held_out], sessions[len(sessions) - held_out :]
+        if fitted.n_pairs == 0:
+            raise DataError(f"{self.name}: no training session has two clicks, so there is nothing to learn")
+        self.facts["epochs"] = []
+        chosen = self._train("training", fitted, kept, self.epochs)
+        if self.refit and kept.n_pairs:
+            self._train("refit", sessions, sessions[:0], chosen)
+
+    def _train(self, stage: str, sessions: Sessions, kept: Sessions, epochs: int) -> int:
+        """Learn from sessions and keep the factors of the epoch best on ``kept``; return its number."""
+        from nextclick.factors import kernels
+
+        rng = np.random.default_rng(self.seed)
+        self.factors = {side: self._started(self.n_items, rng) for side in dict.fromkeys(self._sides)}
+        examples = self._examples(sessions, rng)
+        right = self.factors[self._sides[1]]
+        shares = np.cumsum(np.maximum(self.support, 1) ** self.alpha)
+        state = rng.integers(0, 2**63, 1, np.uint64)
+        best, best_figure, best_epoch = self.factors, -1.0, epochs
+        for epoch in range(1, epochs + 1):
+            self._tell(f"{stage}: epoch {epoch}", epoch - 1, epochs)
+            rate = self.learning_rate * self.decay ** (epoch - 1)
+            loss, steps = kernels.epoch(
+                rng.permutation(examples.at), examples.rows, examples.lows, examples.highs, sessions.items,
+                examples.firsts, examples.lasts, examples.left, right, shares / shares[-1], self.samples,
+                rate, self.regularisation, state,
+            )  # fmt: skip
+            finite = all(np.isfinite(side).all() for side in self.factors.values())
+            if not (np.isfinite(loss) and finite):
+                raise TrainingDivergedError(epoch, steps, rate)
+            figure = self._figure(kept) if kept.n_pairs else None
+            self.facts["epochs"].append(
+                {"stage": stage, "epoch": epoch, "loss": loss / max(steps, 1), "figure": figure}
+            )
+            if figure is not None:
+                if figure > best_figure:
+                    best = {name: side.copy() for name, side in self.factors.items()}
+                    best_figure, best_epoch = figure, epoch
+                elif epoch - best_epoch >= self.patience:
+                    break
+        self._tell(stage, epochs, epochs)
+        self.factors = best
+        return best_epoch
+
+    def _started(self, rows: int, rng: np.random.Generator) -> Factors:
+        return rng.standard_normal((rows, self.dim), np.float32) * np.float32(self.start)
+
+    def _figure(self, kept: Sessions) -> float:
+        queries, positions = kept.pairs()
+        some = np.linspace(0, len(queries) - 1, min(len(queries), _MEASURED)).astype(np.int64)
+        ranks = self.rank(queries[some], Targets.one_each(kept.items[positions[some]]), 20)
+        measure = metrics.recall if self.metric == "recall" else metrics.reciprocal_rank
+        return float(measure(ranks.better, ranks.ties, 20).mean())
+
+    def _lows(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where the clicks that are read begin, of prefixes from starts to ends."""
+        return starts if self.last_clicks is None else np.maximum(starts, ends - self.last_clicks)
+
+    def _scores(self, queries: Queries) -> NDArray[np.float32]:
+        from nextclick.factors import kernels
+
+        left, right = (self.factors[side] for side in self._sides)
+        empty = queries.ends == queries.starts
+        asked = queries[~empty]
+        sessions = np.empty((len(asked), self.dim), np.float32)
+        kernels.means(asked.items, self._lows(asked.starts, asked.ends), asked.ends, left, sessions)
+        scores = np.empty((len(queries), self.n_items), np.float32)
+        scores[empty] = self.support
+        if len(asked) == len(queries):
+            np.matmul(sessions, right.T, out=scores)
+        else:
+            scores[~empty] = sessions @ right.T
+        return scores
+
+    def reasons(self, prefix: NDArray[np.int32], items: NDArray[np.int32]) -> ClickParts:
+        left, right = (self.factors[side].astype(np.float64) for side in self._sides)
+        read = prefix[-(self.last_clicks or len(prefix)) :]
+        parts = np.zeros((len(prefix), len(items)))
+        parts[len(prefix) - len(read) :] = left[read] @ right[items].T / len(read)
+        return ClickParts(parts)
+
+    def _state(self) -> dict[str, NDArray[Any]]:
+        return dict(self.factors)
+
+    def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        factors = {side: state[side] for side in dict.fromkeys(self._sides)}
+        for name, side in factors.items():
+            if side.shape != (self.n_items, self.dim) or side.dtype != np.float32:
+                raise ArtifactError(f"{self.name}: the saved {name} factors do not fit; fit the model again")
+        self.factors = factors
