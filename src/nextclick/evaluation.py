@@ -26,6 +26,7 @@ from nextclick.sessions import UNKNOWN, ItemId, Queries, Sessions
 Progress = Callable[[str, int, int], None]
 """Called with (model name, done, total) while a model answers."""
 
+PREFIX_LENGTHS = (1, 2, 3, 4, 5, 6, 11, 21)
 MANY_TIES = 0.005  # optimistic minus pessimistic recall beyond which the report speaks of ties
 
 
@@ -56,6 +57,7 @@ def evaluate(
     unseen: Literal["miss", "drop"] = "miss",
     candidates: int | None = None,
     ties: TieRule = "expected",
+    prefix_lengths: Sequence[int] = PREFIX_LENGTHS,
     dataset: str | None = None,
     paths: Mapping[str, str] | None = None,
     n_resamples: int = 1000,
@@ -69,7 +71,7 @@ def evaluate(
     items still to come (precision, remaining_recall, MAP);  unseen: what a click on an item unknown to every
     model counts as;  candidates: rank against the N most clicked items only, which overestimates (as Hidasi
     et al., RecSys 2016, sec. 4 did for one data set), with the protocol "next";  ties: expected, or the best
-    or worst order of equals;
+    or worst order of equals;  prefix_lengths: where the parts by length of the prefix begin, from 1;
     n_resamples, seed: of the bootstrap over sessions;  dataset, paths: the names of the data and the
     directories of the models, by their names, as the report shows them;  progress: called as ``Progress``
     says.
@@ -84,6 +86,8 @@ def evaluate(
         raise ConfigError("candidates: only with protocol 'next'; the items still to come need all items")
     if n_resamples < 1:
         raise ConfigError(f"n_resamples={n_resamples}: expected at least 1")
+    if list(prefix_lengths) != sorted(set(prefix_lengths)) or next(iter(prefix_lengths), 0) != 1:
+        raise ConfigError(f"prefix_lengths={prefix_lengths}: expected rising lengths that begin with 1")
     named = _named(models)
     ks = (k,) if isinstance(k, int) else tuple(sorted(set(k)))
     if not ks or ks[0] < 1:
@@ -91,7 +95,7 @@ def evaluate(
     if not named:
         raise ConfigError("no model to evaluate: give at least one fitted recommender")
     translations = {name: _translation(model, test) for name, model in named.items()}
-    events, unseen_pairs = _events(test, list(translations.values()), protocol, unseen)
+    events, unseen_pairs = _events(test, list(translations.values()), protocol, unseen, prefix_lengths)
     answers = {}
     for name, model in named.items():
         tell = None if progress is None else (lambda done, total, name=name: progress(name, done, total))
@@ -161,7 +165,11 @@ def _translated(events: _Events, codes: NDArray[np.int32]) -> _Events:
 
 
 def _events(
-    test: Sessions, translations: list[NDArray[np.int32]], protocol: Protocol, unseen: str
+    test: Sessions,
+    translations: list[NDArray[np.int32]],
+    protocol: Protocol,
+    unseen: str,
+    prefix_lengths: Sequence[int],
 ) -> tuple[_Events, int]:
     """Cut the test sessions into events; also count those whose next click no model knows."""
     queries, positions = test.pairs()
@@ -170,7 +178,7 @@ def _events(
     session = test.session_of[positions]
     known = np.any([codes != UNKNOWN for codes in translations], axis=0)  # of each item
     answerable = known[test.items[positions]]
-    slices = _slices(test, queries, positions, known)
+    slices = _slices(test, queries, positions, known, prefix_lengths)
     if protocol == "remaining":
         targets, bounds = _still_to_come(
             test.items, positions, test.offsets[session + 1], known, unseen == "drop"
@@ -210,12 +218,16 @@ def _still_to_come(
 
 
 def _slices(
-    test: Sessions, queries: Queries, positions: NDArray[np.int64], known: NDArray[np.bool_]
+    test: Sessions,
+    queries: Queries,
+    positions: NDArray[np.int64],
+    known: NDArray[np.bool_],
+    prefix_lengths: Sequence[int],
 ) -> list[tuple[str, str, NDArray[np.bool_]]]:
     """Parts by prefix length (Li et al., CIKM 2017, table 5), by target popularity, repeated or new."""
     length = queries.ends - queries.starts
     parts: list[tuple[str, str, NDArray[np.bool_]]] = []
-    edges = [1, 2, 3, 4, 5, 6, 11, 21, np.iinfo(np.int64).max]
+    edges = [*prefix_lengths, np.iinfo(np.int64).max]
     for low, high in itertools.pairwise(edges):
         label = str(low) if high == low + 1 else f"{low}+" if high == edges[-1] else f"{low}-{high - 1}"
         parts.append(("prefix length", label, (length >= low) & (length < high)))

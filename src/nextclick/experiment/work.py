@@ -1,0 +1,164 @@
+"""Doing the rows of an experiment, each once: prepare, fit, evaluate, keep."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nextclick import __version__, evaluation
+from nextclick.dataset import Dataset
+from nextclick.errors import DataError, NextclickError
+from nextclick.experiment.spec import FILES, Experiment, Row
+from nextclick.files import new_directory, write_json
+from nextclick.models import build
+from nextclick.prepare import prepare
+from nextclick.recommender import Recommender, Run
+from nextclick.settings import values_of
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is going on, done, total); total 0 where it is not known."""
+
+LENGTHS = tuple(range(1, 21))  # of prefixes, each counted by itself; 20 and more together
+BOOTSTRAP_SEED = 0
+
+
+@dataclass(frozen=True)
+class Task:
+    """One fit of one row: on a data set, with a seed; ``folder`` keeps what came of it."""
+
+    row: Row
+    seed: int | None
+    dataset: Dataset
+    key: Mapping[str, Any]
+    folder: Path
+
+    def model(self) -> Recommender:
+        """Return the recommender, not fitted."""
+        return build(self.row.model, _with_seed(self.row, self.seed))
+
+    def done(self) -> dict[str, Any] | None:
+        """Return what was measured, if it was. Raises DataError when it cannot be read."""
+        file = self.folder / "result.json"
+        if not file.exists():
+            return None
+        try:
+            content = json.loads(file.read_text("utf-8"))
+            if content["key"] != json.loads(json.dumps(self.key)):
+                raise ValueError("it belongs to another row")
+            return dict(content["result"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{file}: unreadable ({error}); remove {self.folder} to run it again") from error
+
+
+def datasets_of(experiment: Experiment, out: Path, progress: Progress) -> list[Dataset]:
+    """Return the data of an experiment, one per slice, prepared below ``out`` unless they are there already.
+
+    Raises DataError when files are missing, or changed since they were prepared.
+    """
+    wanted = dict(experiment.data)
+    if "prepared" in wanted:
+        return [Dataset.load(experiment.folder / wanted["prepared"], verify=True)]
+    files = {name: wanted.pop(name) for name in FILES if name in wanted}
+    paths = {name: _paths(experiment, given) for name, given in files.items()}
+    about = [experiment.data, experiment.folder.resolve().as_posix()]
+    target = out / "data" / _digest(about) / experiment.name
+    if not target.exists():
+        # What the log lacks is found by the preparation, where files lack it is said here.
+        for patterns in paths.values():
+            for pattern in patterns:
+                if not glob.glob(pattern):
+                    raise DataError(
+                        f"{pattern}: no such file; files of {experiment.name} are looked for in "
+                        f"{experiment.folder}, name another folder with --data"
+                    )
+        prepare(**paths, **wanted, out=target, progress=lambda step: progress(f"prepare: {step}", 0, 0))  # type: ignore[arg-type]
+    slices = wanted.get("slices")
+    folders = [target / f"slice-{i + 1}" for i in range(slices)] if slices else [target]
+    datasets = [Dataset.load(folder, verify=True) for folder in folders]
+    for source in datasets[0].info["sources"]:
+        file = Path(source["file"])
+        if file.exists() and file.stat().st_size != source["bytes"]:
+            raise DataError(
+                f"{file}: changed since it was prepared in {target}; remove that folder to prepare it again, "
+                "or choose another --out"
+            )
+    return datasets
+
+
+def _paths(experiment: Experiment, given: str | list[str]) -> list[str]:
+    patterns = [given] if isinstance(given, str) else given
+    return [str(experiment.folder / pattern) for pattern in patterns]
+
+
+def tasks_of(row: Row, datasets: list[Dataset], out: Path) -> list[Task]:
+    """Return what is to be fitted for a row: every seed on every data set."""
+    tasks = []
+    for n, dataset in enumerate(datasets, start=1):
+        for seed in row.seeds:
+            key = {
+                "model": row.model,
+                "settings": values_of(build(row.model, _with_seed(row, seed))),
+                "full": row.full,
+                "data": dataset.fingerprint,
+                "nextclick": __version__,
+            }
+            words = [row.model, *[f"slice-{n}"] * (len(datasets) > 1), *[f"seed-{seed}"] * (seed is not None)]
+            tasks.append(Task(row, seed, dataset, key, out / "runs" / "-".join([*words, _digest(key)])))
+    return tasks
+
+
+def do(task: Task, progress: Progress) -> dict[str, Any]:
+    """Fit and evaluate, keep model and result, and return the result; stopped, a network goes on later.
+
+    A row that fails gives ``{"error": why}``, and is tried again the next time.
+    """
+    begun = time.perf_counter()
+    checkpoints = task.folder.with_name(f"{task.folder.name}.checkpoints")
+    name = f"{task.row.label}{f', seed {task.seed}' if task.seed is not None else ''}"
+    try:
+        sessions = task.dataset.full if task.row.full else task.dataset.train
+        model = task.model().fit(
+            sessions,
+            progress=lambda what, done, total: progress(f"{name}, {what}", done, total),
+            run=Run(checkpoints=checkpoints),
+        )
+        seconds = time.perf_counter() - begun
+        report = evaluation.evaluate(
+            [model], task.dataset, prefix_lengths=LENGTHS, seed=BOOTSTRAP_SEED,
+            progress=lambda _, done, total: progress(f"{name}, evaluating", done, total),
+        )  # fmt: skip
+    except (NextclickError, MemoryError, RuntimeError) as error:  # a network out of memory: RuntimeError
+        return {"error": f"{type(error).__name__}: {error}"}
+    of_model = report.to_json()["models"][0]
+    result = {
+        "pairs": report.pairs,
+        "sessions": report.sessions,
+        "metrics": dict(report.models[0].metrics),
+        "intervals": of_model["intervals"],
+        "slices": of_model["slices"],
+        "predictions_per_second": of_model["predictions_per_second"],
+        "latency_p50_ms": of_model["latency_p50_ms"],
+        "latency_p99_ms": of_model["latency_p99_ms"],
+        "fit_seconds": seconds,
+        "epochs": model.facts.get("epochs", []),
+    }
+    with new_directory(task.folder) as aside:
+        model.save(aside / "model")
+        write_json(aside / "result.json", {"key": task.key, "result": result})
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return result
+
+
+def _with_seed(row: Row, seed: int | None) -> dict[str, Any]:
+    return {**row.settings, **({} if seed is None else {"seed": seed})}
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
