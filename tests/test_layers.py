@@ -21,7 +21,7 @@ LAYERS = [
     ["baselines"],
     ["models"],
     ["artifact", "evaluation", "report", "tuning"],
-    ["batch", "demo", "experiment"],
+    ["batch", "explain", "demo", "experiment"],
     ["cli"],
 ]
 # recommender.save(path) is the one convenience that points against the flow, inside a function.

@@ -21,6 +21,7 @@ from nextclick.errors import (
     TrainingDivergedError,
 )
 from nextclick.evaluation import evaluate
+from nextclick.explain import Explanation, explain
 from nextclick.factors.bpr_mf import BPRMF
 from nextclick.factors.fpmc import FPMC
 from nextclick.models import MODELS, build
@@ -65,6 +66,8 @@ __all__ = [
     "__version__",
     "build",
     "evaluate",
+    "explain",
     "load",
     "prepare",
+    "tune",
 ]

@@ -110,8 +110,7 @@ class LeftOut:
 
     def parts(self) -> NDArray[np.float64]:
         """What each click adds: the score of the whole prefix less that without it, [T, k]; no shares."""
-        with np.errstate(invalid="ignore"):
-            return np.nan_to_num(self.full.astype(np.float64) - self.scores, nan=0.0)
+        return self.full.astype(np.float64) - self.scores
 
     def to_json(self) -> dict[str, Any]:
         """Return scores and ranks without each click: for each item in turn, lists of T; null for never."""

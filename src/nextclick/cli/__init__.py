@@ -21,6 +21,8 @@ COMMANDS: Mapping[str, str] = {
     "fit": "Fit a recommender on prepared data and save it.",
     "evaluate": "Measure saved recommenders on the test sessions, against each other.",
     "recommend": "Answer sessions with the items likely to be clicked next.",
+    "run": "Prepare, fit and evaluate all models of an experiment file, beside published figures.",
+    "explain": "Show why a saved recommender gives its answer to a session.",
 }
 """Each command in the order of a first visit; command X is ``nextclick.cli.X.X``."""
 

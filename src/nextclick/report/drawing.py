@@ -10,6 +10,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from nextclick.errors import MissingExtraError
@@ -17,6 +18,7 @@ from nextclick.report.markup import Html, clean, escape
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDTH = 4.9  # inches; the page scales pictures to the width of their column
 INK, MUTED, GRID, PAPER, BAR = "#1b1f25", "#5b636e", "#e2e6eb", "#fffffe", "#4a7aa5"
@@ -91,12 +93,7 @@ def draw(key: str, described: str, height: float, paint: Callable[[Axes], None])
     key: unlike that of any other picture on the page;  described: the picture in words, for those who do not
     see it;  height: inches.
     """
-    from matplotlib import style
-    from matplotlib.figure import Figure
-
-    with warnings.catch_warnings(), style.context(["default", _SETTINGS | {"svg.hashsalt": key}]):
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the reader's font shows it
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    with canvas(WIDTH, height, **{"svg.hashsalt": key}) as figure:
         figure.patch.set_visible(False)
         axes = figure.add_subplot()
         axes.patch.set_visible(False)
@@ -105,6 +102,17 @@ def draw(key: str, described: str, height: float, paint: Callable[[Axes], None])
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(stream, format="svg", metadata=nothing)
     return _inline(stream.getvalue(), described)
+
+
+@contextmanager
+def canvas(width: float, height: float, **settings: Any) -> Iterator[Figure]:
+    """Yield an empty figure, inches wide and high; the project's style holds inside the block only."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    with warnings.catch_warnings(), style.context(["default", _SETTINGS | settings]):
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the reader's font shows it
+        yield Figure(figsize=(width, height), layout="constrained")
 
 
 def _inline(svg: str, described: str) -> Html:
