@@ -139,7 +139,10 @@ def _bars(explanation: Explanation, figure: Figure) -> None:
     adds = [line.adds for found, _ in shown for line in found if line.adds is not None]
     low, high = min([*adds, 0.0]), max([*adds, 0.0])
     longest = max((len(_words(explanation.by, line)) for found, _ in shown for line in found), default=0)
-    words, sides = 0.053 * longest, 1 + (low < 0)  # the bars leave room for the words, at each side with bars
+    words, sides = (
+        0.053 * max(longest, 10),
+        1 + (low < 0),
+    )  # the bars leave room for the words, at each side with bars
     room = ((high - low) or 1.0) * words / max(1.5, _PLOT - 0.3 - sides * words)
     all_axes[-1, 0].set_xlim(low - (room if low < 0 else 0.0), high + room)
     all_axes[-1, 0].set_xlabel("added to the score")

@@ -30,7 +30,7 @@ def titles(explanation: Explanation) -> tuple[tuple[str, ...], str]:
     """Return the titles of a line's details, and of its label."""
     match explanation.reasons:
         case Neighbours():
-            return ("share", "similar", "age"), "session that voted (* click of this session, too)"
+            return ("share", "similar", "age"), "neighbour (*: shared click)"
         case ClickParts():
             return ("share",), "click"
         case _:
@@ -82,7 +82,7 @@ def _cut(found: list[Line], most: int, left_out: bool, score: float) -> tuple[li
 
 
 def _share(part: float, whole: float) -> str:
-    percent = 100 * part / whole
+    percent = 100 * part / whole if part else 0.0
     return f"{percent:.0f}%" if percent >= 0.95 else f"{percent:.1f}%"
 
 

@@ -56,16 +56,17 @@ class AttentiveRecommender(NeuralRecommender):
         from nextclick.network.batches import prefixes
 
         encoder: Any = self.network.encoder
+        device = self.network.items.weight.device
         size = len(prefix)
         queries = Queries(prefix, np.zeros(size, np.int64), np.arange(1, size + 1))
         weights = np.zeros((size, size), np.float32)
         for low in range(0, size, _ROWS):
             with torch.inference_mode():
                 clicks, mask, last = prefixes(queries[low : low + _ROWS], self.last_clicks)
-                found = encoder.weigh(self.network.items(clicks), mask)  # [B, L, L]
+                found = encoder.weigh(self.network.items(clicks.to(device)), mask.to(device))  # [B, L, L]
                 if found is None:
                     return None
-                rows = found[torch.arange(len(last)), last].numpy()  # [B, L]
+                rows = found[torch.arange(len(last)), last].cpu().numpy()  # [B, L]
             for end, row in enumerate(rows, start=low + 1):
                 first = max(0, end - self.last_clicks)
                 weights[end - 1, first:end] = row[: end - first]
