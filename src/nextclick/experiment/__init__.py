@@ -48,7 +48,7 @@ def run(
     settings, seed, data and version; one that is there is not done again. A network that was stopped goes
     on from its last epoch. A row that fails is recorded, and the others go on.
     Written: results.json (after each fit), results.md and report.html, whose comparison is that of the first
-    seed's models on the first data set.
+    seed's models on the first data set; it has pictures where the extra ``report`` is installed.
     rows: do those of these labels only; what is known of the others is shown all the same.
     Raises DataError for data that are missing or changed, or when another process works in ``out``, and
     ConfigError for labels that there are not.
@@ -94,6 +94,11 @@ def states(experiment: Experiment, out: str | Path) -> dict[str, str]:
     return {row.label: known.get(row.label, "not run") for row in experiment.rows}
 
 
+def pictures_can_be_drawn() -> bool:
+    """Return whether the extra ``report`` is installed; the report does without pictures otherwise."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
 def _said(task: Task, result: Mapping[str, Any] | None) -> str:
     name = f"{task.row.label}{'' if task.seed is None else f', seed {task.seed}'}"
     if result is None or "error" in result:
@@ -111,7 +116,7 @@ def _report(content: Mapping[str, Any], results: _Results, out: Path, tell: Prog
     }
     if not first:
         return False
-    pictures = importlib.util.find_spec("matplotlib") is not None
+    pictures = pictures_can_be_drawn()
     shown = {"rows": content["rows"], "pictures": pictures, "nextclick": content["nextclick"]}
     same = f"<!-- {hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()} -->"
     file = out / "report.html"

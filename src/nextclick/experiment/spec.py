@@ -70,7 +70,7 @@ class Experiment:
         """Return the row of a label. Raises ConfigError that names the nearest."""
         labels = [row.label for row in self.rows]
         if label not in labels:
-            there_are = ", ".join(labels)
+            there_are = "; ".join(labels)
             raise ConfigError(
                 f"{self.name} has no row {label!r}{nearest(label, labels)}\n  it has: {there_are}"
             )
