@@ -1,4 +1,7 @@
-"""Write the measured figures of results/accuracy.json and neural_*.json into the README, between its markers.
+"""Write the measured figures of results/ into the README, between its markers.
+
+They are those of accuracy.json, neural_*.json, and papers_*.json: results.json of "nextclick run", kept under
+the name of its experiment, which wins over the others where both have a row.
 
 python benchmarks/readme_table.py           writes
 python benchmarks/readme_table.py --check   exits with 1 if the README is not up to date
@@ -46,6 +49,21 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*lines, *(["", f"In brackets, published: {below}."] if below else [])])
 
 
+def of_experiment(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of an experiment that are done as those of accuracy.json: means over their seeds."""
+    return [
+        {
+            "model": row["model"],
+            "settings": row["written"],
+            "dataset": content["name"],
+            **row["mean"],
+            "published": row["published"] if "recall@20" in (row["published"] or {}) else None,
+        }
+        for row in content["rows"]
+        if row["state"] == "done"
+    ]
+
+
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
@@ -75,6 +93,8 @@ def filled(readme: str) -> str:
     rows = []
     for file in [RESULTS / "accuracy.json", *sorted(RESULTS.glob("neural_*.json"))]:
         rows += json.loads(file.read_text("utf-8"))["rows"]
+    for file in sorted(RESULTS.glob("papers_*.json")):
+        rows += of_experiment(json.loads(file.read_text("utf-8")))
     content = table(rows)
     return f"{before}{START}\n{content}\n{END}{after}"
 

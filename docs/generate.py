@@ -43,7 +43,10 @@ MORE = {
     "models": "[models](models.md).",
     "fit": "[models](models.md), [model directories](artifacts.md).",
     "evaluate": "[evaluation](evaluation.md).",
+    "tune": "[settings and their search](tuning.md).",
+    "run": "[experiments](experiments.md).",
     "recommend": "[tutorial](tutorial.md#recommend).",
+    "explain": "[explain](explain.md).",
 }
 """Where each command is explained at length."""
 

@@ -110,6 +110,21 @@ def test_figures_are_shown_beside_published_ones() -> None:
     assert text.endswith("\n\nIn brackets, published: a A & B 2018.")
 
 
+def test_experiments_stand_in_the_table_of_figures_too() -> None:
+    row = {"model": "pop", "written": "defaults", "mean": {"recall@20": 0.2, "mrr@20": 0.1}, "state": "done",
+           "published": {"recall@20": 0.5, "mrr@20": 0.25, "source": "C"}}  # fmt: skip
+    others = [
+        {**row, "state": "failed", "written": "x"},
+        {**row, "model": "stan", "published": {"source": "D"}},
+    ]
+    rows = readme_table.of_experiment({"name": "diginetica", "rows": [row, *others]})
+    old = {"model": "pop", "settings": "defaults", "dataset": "diginetica", "recall@20": 0.9, "mrr@20": 0.9}
+    text = readme_table.table([old, *rows])
+    assert "| `pop` | defaults |  | 0.200 / 0.100 (0.500 / 0.250 a) |" in text
+    assert "| `stan` | defaults |  | 0.200 / 0.100 |" in text
+    assert "0.900" not in text
+
+
 # -- links lead somewhere
 
 
