@@ -49,7 +49,7 @@ class Explanation:
 
         stream = io.StringIO()
         print_explanation(self, Console(file=stream, width=100, color_system=None, highlight=False))
-        return stream.getvalue().rstrip()
+        return "\n".join(row.rstrip() for row in stream.getvalue().splitlines())
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON-ready values; the keys beside the common ones depend on ``by``."""

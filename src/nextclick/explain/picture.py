@@ -187,6 +187,6 @@ def _words(by: str, line: Line) -> str:
     adds = "" if line.adds is None else f"{line.adds:.3g}  "
     if by == "neighbours":
         share, alike, age = line.details
-        old = f"{age} old" if age.endswith(" d") else f"{age} sessions"
+        old = f"{age} sessions" if age.endswith("later") else f"{age} old"
         return f"{adds}({share}, similarity {alike}, {old})"
     return f"{adds}({'rank ' * (by == 'leaving out')}{line.details[0]})"

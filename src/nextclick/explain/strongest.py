@@ -89,6 +89,8 @@ def _share(part: float, whole: float) -> str:
 def _age(one: Neighbour) -> str:
     if one.days is None:
         return f"{one.later:,} later"
+    if one.days < 1:
+        return f"{24 * one.days:.0f} h"
     return f"{one.days:.1f} d" if one.days < 9.95 else f"{one.days:.0f} d"
 
 
