@@ -25,8 +25,8 @@ class BPRMF(FactorRecommender):
     mean of h over the clicks before i.
 
     Source: Rendle et al., UAI 2009 (the criterion, its ascent, matrix factorisation); Li et al., CIKM 2017,
-    sec. 4.2 (the mean for new sessions). ``preset=paper`` gives the published form; Li et al. do not give the
-    numbers, which are those usual for this baseline.
+    sec. 4.2 (the mean for new sessions). ``preset=paper`` is their form: sessions with factors of their own,
+    one item drawn for each click, all items alike, a constant learning rate; they give no numbers for it.
     """
 
     name: ClassVar[str] = "bpr-mf"
@@ -36,8 +36,8 @@ class BPRMF(FactorRecommender):
     source: ClassVar[str] = "Rendle et al., UAI 2009; Li et al. 2017 (NARM), sec. 4.2"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
-            "sessions": "own", "last_clicks": None, "alpha": 0.0, "regularisation": 0.0,
-            "learning_rate": 0.05, "decay": 1.0,
+            "sessions": "own", "last_clicks": None, "samples": 1, "alpha": 0.0, "decay": 1.0,
+            "learning_rate": 0.05, "regularisation": 0.01,
         },
     }  # fmt: skip
     _sides: ClassVar[tuple[str, str]] = ("items", "items")

@@ -20,12 +20,17 @@ class FPMC(FactorRecommender):
     x = score(i) - score(j) (S-BPR).
 
     Source: Rendle et al., WWW 2010; Li et al., CIKM 2017, sec. 4.2 (without the factors of users).
+    ``preset=paper`` is their form: after the last click, one item drawn for each click, all items alike, a
+    constant learning rate; they give no numbers for it.
     """
 
     name: ClassVar[str] = "fpmc"
     summary: ClassVar[str] = "a Markov chain in factors: what the last click leads to"
     source: ClassVar[str] = "Rendle et al., WWW 2010; Li et al. 2017 (NARM), sec. 4.2"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {"last_clicks": 1, "alpha": 0.0, "regularisation": 0.0, "learning_rate": 0.05, "decay": 1.0},
-    }
+        "paper": {
+            "last_clicks": 1, "samples": 1, "alpha": 0.0, "decay": 1.0,
+            "learning_rate": 0.05, "regularisation": 0.01,
+        },
+    }  # fmt: skip
     _sides: ClassVar[tuple[str, str]] = ("last", "next")

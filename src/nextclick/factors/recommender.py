@@ -64,14 +64,14 @@ class FactorRecommender(Recommender):
         metadata=about("factor on the learning rate after each epoch", low=0, high=1, search=(0.8, 1)),
     )
     regularisation: float = field(
-        default=0.01, metadata=about("weight of the squared factors", low=0, search=("log", 0.0003, 0.03))
+        default=0.005, metadata=about("weight of the squared factors", low=0, search=("log", 0.0003, 0.03))
     )
     dim: int = field(default=100, metadata=about("width of the factors", low=1, search=[50, 100, 200]))
     start: float = field(
-        default=0.1, metadata=about("standard deviation of the factors before training", low=0)
+        default=0.1, metadata=about("standard deviation of the factors before training", low=0.0001)
     )
     samples: int = field(
-        default=1, metadata=about("items drawn for each click, each for a step of its own", low=1)
+        default=4, metadata=about("items drawn for each click, each for a step of its own", low=1)
     )
     alpha: float = field(
         default=0.5,
@@ -125,6 +125,7 @@ class FactorRecommender(Recommender):
         examples = self._examples(sessions, rng)
         right = self.factors[self._sides[1]]
         shares = np.cumsum(np.maximum(self.support, 1) ** self.alpha)
+        shares /= shares[-1]
         state = rng.integers(0, 2**63, 1, np.uint64)
         best, best_figure, best_epoch = self.factors, -1.0, epochs
         for epoch in range(1, epochs + 1):
@@ -132,7 +133,7 @@ class FactorRecommender(Recommender):
             rate = self.learning_rate * self.decay ** (epoch - 1)
             loss, steps = kernels.epoch(
                 rng.permutation(examples.at), examples.rows, examples.lows, examples.highs, sessions.items,
-                examples.firsts, examples.lasts, examples.left, right, shares / shares[-1], self.samples,
+                examples.firsts, examples.lasts, examples.left, right, shares, self.samples,
                 rate, self.regularisation, state,
             )  # fmt: skip
             finite = all(np.isfinite(side).all() for side in self.factors.values())
