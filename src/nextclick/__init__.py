@@ -27,12 +27,14 @@ from nextclick.factors.fpmc import FPMC
 from nextclick.models import MODELS, build
 from nextclick.neighbours.item_knn import ItemKNN
 from nextclick.neighbours.session_knn import SKNN, STAN, VMISKNN, VSKNN
+from nextclick.network.gru4rec import GRU4Rec
 from nextclick.network.narm import NARM
 from nextclick.network.stamp import STAMP
 from nextclick.prepare import prepare
 from nextclick.recommender import Recommendation, Recommendations, Recommender
 from nextclick.results import Report
 from nextclick.sessions import Queries, Sessions, Vocabulary
+from nextclick.tuning import tune
 
 __all__ = [
     "BPRMF",
@@ -48,6 +50,8 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Dataset",
+    "Explanation",
+    "GRU4Rec",
     "ItemKNN",
     "Markov",
     "MissingExtraError",

@@ -12,6 +12,7 @@ from nextclick.factors.bpr_mf import BPRMF
 from nextclick.factors.fpmc import FPMC
 from nextclick.neighbours.item_knn import ItemKNN
 from nextclick.neighbours.session_knn import SKNN, STAN, VMISKNN, VSKNN
+from nextclick.network.gru4rec import GRU4Rec
 from nextclick.network.narm import NARM
 from nextclick.network.stamp import STAMP
 from nextclick.recommender import Recommender
@@ -27,6 +28,7 @@ MODELS: dict[str, type[Recommender]] = {
     "stan": STAN,
     "bpr-mf": BPRMF,
     "fpmc": FPMC,
+    "gru4rec": GRU4Rec,
     "stamp": STAMP,
     "narm": NARM,
 }

@@ -32,6 +32,21 @@ _SAVED_TYPES = {"i4", "i8", "f4", "f8", "b1", "u1"}  # what compiled loops and n
 FitProgress = Callable[[str, int, int], None]
 """Called with (what is going on, done, total) while a long training goes on."""
 
+
+@dataclass(frozen=True)
+class Run:
+    """How a training is run, none of which changes what a recommender is; others than networks ignore it.
+
+    checkpoints: folder for what has been trained so far, written after every epoch; training goes on from
+    what lies there, and reaches the same result as if it had not been interrupted.  tensorboard: folder for
+    event files.  device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1".
+    """
+
+    checkpoints: Path | None = None
+    tensorboard: Path | None = None
+    device: str = "auto"
+
+
 _BLOCK = 1 << 24  # scores held at once by a dense recommender: 64 MiB of float32
 
 
@@ -183,6 +198,7 @@ class Recommender(ABC):
         if sessions.origin:
             self.facts["data"] = dict(sessions.origin)
         self._tell = progress or (lambda what, done, total: None)
+        self._run = run or Run()
         with self._all_or_nothing():
             self._fit(sessions)
         return self

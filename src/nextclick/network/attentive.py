@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextclick.errors import ConfigError, DataError
-from nextclick.network.recommender import NeuralRecommender
+from nextclick.network.recommender import AllItemsRecommender
 from nextclick.reasons import Attention
 from nextclick.sessions import UNKNOWN, ItemId, Queries
 
@@ -18,7 +18,7 @@ _ROWS = 64  # prefixes weighed at once
 
 
 @dataclass(kw_only=True, eq=False)
-class AttentiveRecommender(NeuralRecommender):
+class AttentiveRecommender(AllItemsRecommender):
     """Base of the networks that weigh the clicks of a prefix by attention."""
 
     def attention(self, session: Sequence[ItemId]) -> NDArray[np.float32]:
@@ -63,7 +63,7 @@ class AttentiveRecommender(NeuralRecommender):
         for low in range(0, size, _ROWS):
             with torch.inference_mode():
                 clicks, mask, last = prefixes(queries[low : low + _ROWS], self.last_clicks)
-                found = encoder.weigh(self.network.items(clicks.to(device)), mask.to(device))  # [B, L, L]
+                found = encoder.weigh(self.network.inputs(clicks.to(device)), mask.to(device))  # [B, L, L]
                 if found is None:
                     return None
                 rows = found[torch.arange(len(last)), last].cpu().numpy()  # [B, L]

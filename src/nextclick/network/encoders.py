@@ -85,8 +85,7 @@ class GruEncoder(nn.Module):
         super().__init__()
         self.gru = nn.GRU(dim, hidden, layers, batch_first=True, dropout=dropout_hidden if layers > 1 else 0)
         if one_hot:
-            self.gru.weight_ih_l0.requires_grad_(False)
-            nn.init.eye_(self.gru.weight_ih_l0)
+            self.gru.all_weights[0][0].requires_grad_(False).copy_(torch.eye(3 * hidden))
         self.dropout_clicks, self.dropout_items = dropout_clicks, dropout_items
         self.dropout_hidden, self.width = dropout_hidden, hidden
 

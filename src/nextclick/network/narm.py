@@ -10,7 +10,7 @@ from nextclick.network.attentive import AttentiveRecommender
 from nextclick.settings import about
 
 if TYPE_CHECKING:
-    from nextclick.network.training import Network
+    from nextclick.network.scoring import Network
 
 
 @dataclass(kw_only=True, eq=False)
@@ -46,11 +46,13 @@ class NARM(AttentiveRecommender):
         from torch import nn
 
         from nextclick.network.encoders import NarmEncoder
-        from nextclick.network.training import Network
+        from nextclick.network.scoring import Network
 
         encoder = NarmEncoder(self.dim, self.hidden, self.encoder, self.dropout_items, self.dropout_session)
         full = self.decoder == "full"
-        network = Network(n_items, self.dim, encoder, bilinear=not full, separate=full)
+        network = Network(
+            n_items, self.dim, encoder, bilinear=not full, separate=full, temperature=self.temperature
+        )
         for name, weights in network.named_parameters():
             if weights.ndim > 1:
                 nn.init.xavier_normal_(weights)

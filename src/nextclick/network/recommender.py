@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nextclick.errors import ArtifactError, DataError, MissingExtraError
+from nextclick import __version__, machine, settings
+from nextclick.errors import ArtifactError, ConfigError, DataError, MissingExtraError
 from nextclick.recommender import Recommender
 from nextclick.sessions import Queries, Sessions
 from nextclick.settings import about
 
 if TYPE_CHECKING:
-    from nextclick.network.training import Network
+    from nextclick.network.scoring import Network
+    from nextclick.network.training import Epoch, Objective
+    from nextclick.network.workers import Workers
 
 
 @dataclass(kw_only=True, eq=False)
@@ -26,6 +30,9 @@ class NeuralRecommender(Recommender):
     The last part of the training sessions, by time, is kept to choose the epoch on. An empty prefix is
     answered with the most clicked items. Raises MissingExtraError where PyTorch is not installed.
     """
+
+    copies: ClassVar[int] = 6
+    """Of the weights, in memory during training: weights, gradients, Adam's two, the best, a checkpoint."""
 
     epochs: int = field(default=30, metadata=about("passes over the training sessions at most", low=1))
     batch_size: int = field(
@@ -47,39 +54,88 @@ class NeuralRecommender(Recommender):
         default="recall", metadata=about("what is to be best on the validation sessions, at 20")
     )
     patience: int = field(default=3, metadata=about("epochs without improvement before stopping", low=1))
+    refit: bool = field(
+        default=False,
+        metadata=about("train again on all sessions, validation included, for the chosen number of epochs"),
+    )
     last_clicks: int = field(
         default=19, metadata=about("clicks of the prefix that are read, the last ones", low=1)
     )
-    precision: Literal["float32", "bfloat16"] = field(
-        default="float32",
-        metadata=about("of the large products in training; bfloat16 needs a processor made for it"),
-    )
     seed: int = field(default=1, metadata=about("of the start, the order and the dropouts", low=0))
+
+    # -- what a recommender implements, or changes
 
     @abstractmethod
     def _network(self, n_items: int) -> Network:
         """Return the network with its starting weights, drawn from PyTorch's current seed."""
 
+    @abstractmethod
+    def _objective(self, network: Network, sessions: Sessions, workers: Workers) -> Objective:
+        """Return what the network is trained for on these sessions."""
+
+    def _train(self, sessions: Sessions, held_out: int, workers: Workers) -> None:
+        """Train on all but the last sessions, which choose the epoch; then on all, if asked to."""
+        fitted, kept = sessions[: len(sessions) - held_out], sessions[len(sessions) - held_out :]
+        self.network = self._started()
+        chosen = self._stage("training", fitted, kept, workers)
+        if self.refit and kept.n_pairs:
+            self.network = self._started()
+            self._stage("refit", sessions, sessions[:0], workers, epochs=chosen)
+
+    # -- shared
+
     def _fit(self, sessions: Sessions) -> None:
         torch = _torch()
-        from nextclick.network.batches import Rows
-        from nextclick.network.training import Options, train
+        from nextclick.network.workers import chosen_device, joined
 
+        self._check_memory(sessions.n_items)
         held_out = int(len(sessions) * self.validation)
-        fitted, kept = sessions[: len(sessions) - held_out], sessions[len(sessions) - held_out :]
-        rows = Rows(fitted, self.last_clicks)
-        if len(rows) == 0:
+        if sessions[: len(sessions) - held_out].n_pairs == 0:
             raise DataError(f"{self.name}: no training session has two clicks, so there is nothing to learn")
+        try:
+            self._device = chosen_device(self._run.device)
+            torch.empty(0, device=self._device)
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(f"device {self._run.device!r} cannot be used: {error}") from error
+        self.facts["epochs"] = []
+        with joined(self._device) as workers:
+            self._train(sessions, held_out, workers)
+        self.network.to("cpu").train(False)
+
+    def _started(self) -> Network:
+        """Return the network with its starting weights, which depend on the seed alone."""
+        import torch
+
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.network = self._network(sessions.n_items)
+            return self._network(self.n_items).to(self._device)
+
+    def _stage(
+        self, stage: str, sessions: Sessions, kept: Sessions, workers: Workers, *,
+        epochs: int | None = None, rate: float | None = None,
+    ) -> int:  # fmt: skip
+        """Train the network on sessions, leave it with its best weights and return the best epoch."""
+        from nextclick.network.training import Options, best_of, train
+
         options = Options(
-            self.epochs, self.batch_size, self.learning_rate, self.decay, self.patience, self.seed,
-            getattr(torch, self.precision),
+            epochs or self.epochs, self.learning_rate if rate is None else rate, self.decay, self.patience,
+            self.seed,
         )  # fmt: skip
+        objective = self._objective(self.network, sessions, workers)
         validate = (lambda: self._figure(kept)) if kept.n_pairs else None
-        history = train(self.network, rows, options, validate, self._tell)
-        self.facts["epochs"] = [vars(epoch) for epoch in history]
+        with closing(_Watch(self, stage)) as watch:
+            history = train(objective, options, validate, watch.tell, self._checkpoints(stage), watch)
+        self.facts["epochs"] += [{"stage": stage, **asdict(epoch)} for epoch in history]
+        return best_of(history).epoch
+
+    def _checkpoints(self, stage: str) -> Any:
+        if self._run.checkpoints is None:
+            return None
+        from nextclick.network.checkpoints import Checkpoints
+
+        what = {key: self.facts.get(key) for key in ("sessions", "clicks", "items", "data")}
+        about = {"model": self.name, "settings": settings.values_of(self), "version": __version__, **what}
+        return Checkpoints(self._run.checkpoints / f"{stage}.safetensors", about)
 
     def _figure(self, kept: Sessions) -> float:
         from nextclick import metrics
@@ -94,18 +150,19 @@ class NeuralRecommender(Recommender):
         torch = _torch()
         from nextclick.network.batches import prefixes
 
-        scores = np.empty((len(queries), self.n_items), np.float32)
         empty = queries.ends == queries.starts
-        scores[empty] = self.support
         rows = np.flatnonzero(~empty)
-        if len(rows):
-            with torch.inference_mode():
-                clicks, mask, last = prefixes(queries[rows], self.last_clicks)
-                vectors = self.network.sessions(clicks, mask)[torch.arange(len(rows)), last]  # [B, D]
-                if len(rows) == len(queries):
-                    torch.mm(vectors, self.network.table().T, out=torch.from_numpy(scores))
-                else:
-                    scores[rows] = (vectors @ self.network.table().T).numpy()
+        if len(rows) == 0:
+            return np.repeat(self.support[None].astype(np.float32), len(queries), 0)
+        device = self.network.items.weight.device
+        with torch.inference_mode():
+            clicks, mask, last = prefixes(queries[rows], self.last_clicks)
+            vectors = self.network.sessions(clicks.to(device), mask.to(device))
+            answers = self.network.scores(vectors[torch.arange(len(rows)), last]).cpu().numpy()
+        if len(rows) == len(queries):
+            return answers
+        scores = np.empty((len(queries), self.n_items), np.float32)
+        scores[empty], scores[rows] = self.support, answers
         return scores
 
     def _state(self) -> dict[str, NDArray[Any]]:
@@ -120,6 +177,93 @@ class NeuralRecommender(Recommender):
                 raise ArtifactError(f"{self.name}: the saved {name} does not fit; fit the model again")
         network.load_state_dict({name: torch.from_numpy(state[name]) for name in network.state_dict()})
         self.network = network.train(False)
+
+    def _check_memory(self, n_items: int) -> None:
+        """Refuse a training that cannot fit in memory, with the arithmetic."""
+        import torch
+
+        with torch.device("meta"):
+            n_weights = sum(weights.numel() for weights in self._network(n_items).parameters())
+        needed, there = 4 * n_weights * self.copies, machine.available_memory()
+        if there is not None and needed > there:
+            raise DataError(
+                f"{self.name} with these settings has {n_weights:,} weights for {n_items:,} items; "
+                f"{n_weights:,} x 4 bytes x {self.copies} copies in training = {needed / 1e9:.1f} GB, and "
+                f"{there / 1e9:.1f} GB are available. Prepare with a higher --min-support, make dim or "
+                "hidden smaller, or take a neighbour model (vs-knn)"
+            )
+
+
+@dataclass(kw_only=True, eq=False)
+class AllItemsRecommender(NeuralRecommender):
+    """Base of the networks that are trained with each next click against all items."""
+
+    precision: Literal["float32", "bfloat16"] = field(
+        default="float32",
+        metadata=about("of the large products in training; bfloat16 needs a processor made for it"),
+    )
+    temperature: float = field(
+        default=0.0,
+        metadata=about(
+            "scores are cosines divided by it; 0: plain products, of vectors of any length",
+            low=0, search=("log", 0.04, 0.2),
+        ),
+    )  # fmt: skip
+    smoothing: float = field(
+        default=0.0,
+        metadata=about(
+            "share of the target's probability spread over all items (label smoothing)",
+            low=0, high=0.9, search=(0.0, 0.3),
+        ),
+    )  # fmt: skip
+    weight_decay: float = field(
+        default=0.0, metadata=about("of Adam, on all weights (L2)", low=0, search=("log", 1e-7, 1e-4))
+    )
+
+    def _objective(self, network: Network, sessions: Sessions, workers: Workers) -> Objective:
+        import torch
+
+        from nextclick.network.batches import Rows
+        from nextclick.network.objectives import AllItems
+
+        return AllItems(
+            network, Rows(sessions, self.last_clicks), self.batch_size,
+            smoothing=self.smoothing, weight_decay=self.weight_decay,
+            low=getattr(torch, self.precision), workers=workers,
+        )  # fmt: skip
+
+
+class _Watch:
+    """Tells how a training goes: to whoever asked for progress, and to TensorBoard."""
+
+    def __init__(self, model: NeuralRecommender, stage: str) -> None:
+        self._tell, self._metric = model._tell, f"{model.metric}@20"
+        self._stage, self._before = stage, ""
+        self._writer: Any = None
+        if model._run.tensorboard is not None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise MissingExtraError("writing TensorBoard files", "tensorboard") from None
+            self._writer = SummaryWriter(str(model._run.tensorboard / stage))
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        stage = "" if self._stage == "training" else f"{self._stage}, "
+        self._tell(stage + what + self._before, done, total)
+
+    def __call__(self, epoch: Epoch, rate: float) -> None:
+        if epoch.figure is not None:
+            self._before = f"; {self._metric} {epoch.figure:.4f} after epoch {epoch.epoch}"
+        if self._writer is not None:
+            self._writer.add_scalar("loss", epoch.loss, epoch.epoch)
+            self._writer.add_scalar("clicks per second", rate, epoch.epoch)
+            if epoch.figure is not None:
+                self._writer.add_scalar(self._metric, epoch.figure, epoch.epoch)
+            self._writer.flush()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
 
 
 def _torch() -> Any:

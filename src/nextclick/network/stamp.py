@@ -10,7 +10,7 @@ from nextclick.network.attentive import AttentiveRecommender
 from nextclick.settings import about
 
 if TYPE_CHECKING:
-    from nextclick.network.training import Network
+    from nextclick.network.scoring import Network
 
 
 @dataclass(kw_only=True, eq=False)
@@ -43,9 +43,11 @@ class STAMP(AttentiveRecommender):
         from torch import nn
 
         from nextclick.network.encoders import StampEncoder
-        from nextclick.network.training import Network
+        from nextclick.network.scoring import Network
 
-        network = Network(n_items, self.dim, StampEncoder(self.dim, self.attended))
+        network = Network(
+            n_items, self.dim, StampEncoder(self.dim, self.attended), temperature=self.temperature
+        )
         for weights in network.parameters():
             nn.init.normal_(weights, std=0.05) if weights.ndim > 1 else nn.init.zeros_(weights)
         nn.init.normal_(network.items.weight, std=0.002)

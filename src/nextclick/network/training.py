@@ -1,126 +1,152 @@
-"""The one training loop: batches, loss, step; validation, early stopping, the best weights."""
+"""The one training loop: batches, loss, step; validation, early stopping, the best weights, checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nextclick.errors import TrainingDivergedError
-from nextclick.network.batches import Rows
-from nextclick.network.softmax import full_softmax
-
-
-class Network(nn.Module):
-    """Items in, scores of all items out: table, encoder, decoder.
-
-    The encoder's vectors [.., S] are brought to the width of the items by the decoder, a matrix [D, S] (the
-    bi-linear decoder of Li et al., CIKM 2017, eq. 10) or nothing; the score of an item is the product with
-    its vector. With ``separate`` the items have vectors of their own on the output side, [N, S] and no
-    decoder: the fully connected decoder.
-    """
-
-    def __init__(
-        self, n_items: int, dim: int, encoder: nn.Module, *, bilinear: bool = False, separate: bool = False
-    ) -> None:
-        super().__init__()
-        self.items = nn.Embedding(n_items, dim)
-        self.encoder = encoder
-        width: int = encoder.width  # type: ignore[assignment]
-        self.decoder = nn.Linear(width, dim, bias=False) if bilinear else nn.Identity()
-        self.output = nn.Parameter(torch.empty(n_items, width)) if separate else None
-
-    def sessions(self, clicks: Tensor, mask: Tensor) -> Tensor:
-        """Vectors of every prefix, [B, T, D], from clicks [B, T] and mask [B, T]."""
-        vectors: Tensor = self.decoder(self.encoder(self.items(clicks), mask))
-        return vectors
-
-    def table(self) -> Tensor:
-        """Vectors of all items on the output side, [N, D]."""
-        return self.items.weight if self.output is None else self.output
+from nextclick.network.checkpoints import Checkpoints, State
+from nextclick.network.workers import Workers
 
 
 @dataclass(frozen=True)
 class Options:
     """How to train.
 
-    epochs: at most;  pairs: next clicks in a batch;  rate: Adam's learning rate, times ``decay`` after each
-    epoch;  patience: epochs without a better figure before stopping;  seed: of order, dropout and start;
-    low: type of the large products.
+    epochs: at most;  rate: learning rate, times ``decay`` after each epoch;  patience: epochs without a
+    better figure before stopping;  seed: of order, dropout and samples.
     """
 
     epochs: int
-    pairs: int
     rate: float
     decay: float
     patience: int
     seed: int
-    low: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to: mean loss, and the validation figure (None without validation)."""
+    """What one epoch came to: mean loss, the validation figure (None without validation), its seconds."""
 
     epoch: int
     loss: float
     figure: float | None
 
 
+class Objective(ABC):
+    """What is trained: a network, the batches of an epoch, the loss of a batch, and its optimizer.
+
+    n_pairs: next clicks to predict in an epoch;  parallel: the processes that share every batch.
+    """
+
+    network: nn.Module
+    n_pairs: int
+    workers: Workers = Workers()
+
+    @abstractmethod
+    def batches(self, seed: int, epoch: int) -> Iterator[Any]:
+        """Yield the batches of an epoch, the same ones for the same seed and epoch."""
+
+    @abstractmethod
+    def loss(self, batch: Any) -> tuple[Tensor, int]:
+        """Return this process's part of the batch's mean loss, and the pairs of the whole batch."""
+
+    @abstractmethod
+    def optimizer(self, rate: float) -> torch.optim.Optimizer:
+        """Return the optimizer of the network's weights."""
+
+    def gradients(self) -> list[Tensor]:
+        """Return the gradients that the processes have to add up."""
+        return [weight.grad for weight in self.network.parameters() if weight.grad is not None]
+
+
 def train(
-    network: Network,
-    rows: Rows,
+    objective: Objective,
     options: Options,
     validate: Callable[[], float] | None,
     tell: Callable[[str, int, int], None],
+    checkpoints: Checkpoints | None = None,
+    watch: Callable[[Epoch, float], None] = lambda epoch, rate: None,
 ) -> list[Epoch]:
-    """Train a network on rows and leave it with the weights of its best epoch; return all epochs.
+    """Train a network and leave it with the weights of its best epoch; return all epochs.
 
     validate: the figure to raise, for example recall@20 on validation sessions; without it the last epoch
-    counts as best.  tell: called with (what is going on, pairs done, pairs of the epoch).
+    counts as best.  tell: called with (what is going on, pairs done, pairs of the epoch).  checkpoints:
+    written after every epoch; where they hold some, training goes on from there, to the same result.
+    watch: called with each epoch and its pairs per second.
     Raises TrainingDivergedError at the first loss that is not a number.
     """
-    optimizer = torch.optim.Adam(network.parameters(), lr=options.rate, fused=True)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, options.decay)
+    network, workers = objective.network, objective.workers
+    device = next(network.parameters()).device
+    optimizer = objective.optimizer(options.rate)
+    state = State(network, optimizer)
     history: list[Epoch] = []
-    best: dict[str, Any] = {}
-    best_epoch, best_figure = 0, 0.0
-    with torch.random.fork_rng(devices=[]):
-        for epoch in range(1, options.epochs + 1):
-            torch.manual_seed(options.seed * 1_000_003 + epoch)
-            total, done = 0.0, 0
-            network.train()
-            for batch in rows.batches(options.pairs, np.random.default_rng([options.seed, epoch])):
-                to_predict = batch.targets >= 0
-                vectors = network.sessions(batch.clicks, batch.mask)[to_predict]  # [P, D]
-                loss = full_softmax(vectors, network.table(), batch.targets[to_predict], low=options.low)
-                if not torch.isfinite(loss):
-                    raise TrainingDivergedError(epoch, done, float(schedule.get_last_lr()[0]))
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                total += float(loss.detach()) * len(vectors)
-                done += len(vectors)
-                mean = f"epoch {epoch}: loss {total / done:.4f}"
-                tell(mean, done, rows.n_pairs)
-            if not all(torch.isfinite(weights).all() for weights in network.parameters()):
-                raise TrainingDivergedError(epoch, done, float(schedule.get_last_lr()[0]))
-            schedule.step()
-            figure = None
-            if validate is not None:
-                tell(f"epoch {epoch}: validating", done, rows.n_pairs)
-                network.train(False)
-                figure = validate()
-            history.append(Epoch(epoch, total / max(done, 1), figure))
-            if figure is None or not best or figure > best_figure:
-                best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-                best_epoch, best_figure = epoch, figure or 0.0
-            if epoch - best_epoch >= options.patience:
+    if checkpoints is not None:
+        history = [Epoch(**epoch) for epoch in checkpoints.restore(state)]
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for epoch in range(len(history) + 1, options.epochs + 1):
+            if history and epoch - 1 - best_of(history).epoch >= options.patience:
                 break
-    network.load_state_dict(best)
+            rate = options.rate * options.decay ** (epoch - 1)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            torch.manual_seed((options.seed * 1_000_003 + epoch) * workers.size + workers.rank)
+            total = torch.zeros((), dtype=torch.float64, device=device)
+            done, start = 0, time.perf_counter()
+            told = 0.0
+            network.train()
+            for batch in objective.batches(options.seed, epoch):
+                optimizer.zero_grad(set_to_none=True)
+                loss, pairs = objective.loss(batch)
+                loss.backward()  # type: ignore[no-untyped-call]
+                workers.add_up(objective.gradients())
+                optimizer.step()
+                total.add_(loss.detach(), alpha=pairs)
+                done += pairs
+                now = time.perf_counter()
+                if now - told > _EVERY:
+                    told = now
+                    _check(total, epoch, done, rate)
+                    speed = f"{done / (now - start):,.0f} clicks/s"
+                    tell(f"epoch {epoch}: loss {float(total) / done:.4f}, {speed}", done, objective.n_pairs)
+            workers.add_up([total])
+            seconds = time.perf_counter() - start
+            _check(total, epoch, done, rate)
+            if not all(torch.isfinite(weights).all() for weights in network.parameters()):
+                raise TrainingDivergedError(epoch, done, rate)
+            figure = None
+            network.train(False)
+            if validate is not None:
+                tell(f"epoch {epoch}: validating", done, objective.n_pairs)
+                figure = validate()
+            history.append(Epoch(epoch, float(total) / max(done, 1), figure))
+            if best_of(history) is history[-1]:
+                state.keep()
+            watch(history[-1], done / seconds)
+            if checkpoints is not None and workers.rank == 0:
+                checkpoints.write(state, [vars(epoch) for epoch in history])
+    state.take_kept()
     network.train(False)
     return history
+
+
+def best_of(history: list[Epoch]) -> Epoch:
+    """Return the epoch with the highest figure, the first of equals; the last one without figures."""
+    if history[-1].figure is None:
+        return history[-1]
+    return max(history, key=lambda epoch: (epoch.figure, -epoch.epoch))
+
+
+_EVERY = 0.2  # seconds between two words on how far it is
+
+
+def _check(total: Tensor, epoch: int, pairs: int, rate: float) -> None:
+    if not torch.isfinite(total):
+        raise TrainingDivergedError(epoch, pairs, rate)

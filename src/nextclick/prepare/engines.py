@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from nextclick import machine
 from nextclick.errors import DataError
 from nextclick.prepare.sources import Dialect, Source, literal, raw_sql, unreadable
 
@@ -70,8 +70,8 @@ class DuckDB:
         self.connection = duckdb.connect(
             config={
                 "temp_directory": str(work / "spill"),
-                "threads": _cores(),
-                "memory_limit": f"{memory or _memory() * 6 // 10}B",
+                "threads": machine.cores(),
+                "memory_limit": f"{memory or machine.memory() * 6 // 10}B",
                 "preserve_insertion_order": False,
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
@@ -230,19 +230,3 @@ def _reader(source: Source) -> str:
 
 def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
-
-
-def _cores() -> int:
-    """Return how many cores this process may use; ``compiled.cores`` would load the compiler for it."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def _memory() -> int:
-    """Return the memory of the machine in bytes, less where a control group allows less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 4 << 30
-    try:
-        allowed = Path("/sys/fs/cgroup/memory.max").read_text("ascii").strip()
-    except OSError:
-        return total
-    return min(total, int(allowed)) if allowed.isdigit() else total

@@ -1,0 +1,178 @@
+"""What networks are trained for: the next click against all items, or against sampled ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nextclick.network import losses
+from nextclick.network.batches import Batch, Rows
+from nextclick.network.encoders import GruEncoder
+from nextclick.network.rowwise import RowAdagrad, RowTable
+from nextclick.network.sampling import Lanes, NegativeSampler, Step
+from nextclick.network.scoring import Network
+from nextclick.network.softmax import full_softmax
+from nextclick.network.training import Objective
+from nextclick.network.workers import Workers
+
+
+class AllItems(Objective):
+    """Cross-entropy of every next click against all items, whole sessions at a time.
+
+    pairs: next clicks in a batch, about;  smoothing: share of the target's probability that is spread over
+    all items (label smoothing);  weight_decay: Adam's;  low: type of the large products.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        rows: Rows,
+        pairs: int,
+        *,
+        smoothing: float = 0.0,
+        weight_decay: float = 0.0,
+        low: torch.dtype = torch.float32,
+        workers: Workers = Workers(),  # noqa: B008 - frozen
+    ) -> None:
+        self.network: Network = network
+        self.rows, self.pairs, self.low, self.workers = rows, pairs, low, workers
+        self.smoothing, self.weight_decay = smoothing, weight_decay
+        self.n_pairs = rows.n_pairs
+
+    def batches(self, seed: int, epoch: int) -> Iterator[Batch]:
+        return self.rows.batches(self.pairs, np.random.default_rng([seed, epoch]))
+
+    def loss(self, batch: Batch) -> tuple[Tensor, int]:
+        network, of = self.network, self.workers.share(len(batch.clicks))
+        device = network.items.weight.device
+        clicks, mask, targets = (a[of].to(device) for a in (batch.clicks, batch.mask, batch.targets))
+        wanted = targets >= 0
+        targets = targets[wanted]
+        pairs = int((batch.targets >= 0).sum())
+        table = network.table()
+        vectors = network.sessions(clicks, mask)[wanted]  # [P, D]
+        if network.bias is not None:  # one more coordinate, which is 1 for every session
+            vectors = torch.cat([vectors, vectors.new_ones(len(vectors), 1)], 1)
+            table = torch.cat([table, network.bias], 1)
+        loss = full_softmax(vectors, table, targets, low=self.low)
+        if self.smoothing > 0:
+            loss = loss + self.smoothing * (vectors * (table[targets] - table.mean(0))).sum(1).mean()
+        return loss * (len(targets) / pairs), pairs
+
+    def optimizer(self, rate: float) -> torch.optim.Optimizer:
+        return torch.optim.Adam(
+            self.network.parameters(), lr=rate, weight_decay=self.weight_decay, fused=True
+        )
+
+
+class SampledItems(Objective):
+    """The next click against the other lanes' next clicks and additional samples; session-parallel.
+
+    The state of a lane goes on from step to step, from zero at the start of a session, and no gradient flows
+    back through it. The rows of items that a step needs are the only ones it reads and changes.
+    Source: Hidasi et al., ICLR 2016; Hidasi & Karatzoglou, CIKM 2018.
+
+    order: "time", the sessions as they are, or "random";  activation: on the scores, "linear", "tanh" or
+    "elu" with ``elu``;  logq: strength of the correction for how often a candidate is drawn: log of its
+    expected number is taken off its score.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        lanes: Lanes,
+        sampler: NegativeSampler,
+        popularity: Tensor,
+        *,
+        loss: str,
+        n_samples: int,
+        momentum: float = 0.0,
+        order: str = "time",
+        activation: str = "linear",
+        elu: float = 1.0,
+        regularisation: float = 0.0,
+        logq: float = 0.0,
+        workers: Workers = Workers(),  # noqa: B008 - frozen
+    ) -> None:
+        if not isinstance(network.encoder, GruEncoder):
+            raise TypeError("session-parallel training steps through a GruEncoder")
+        self.network: Network = network
+        self.lanes, self.sampler, self.n_samples, self.order = lanes, sampler, n_samples, order
+        self.name, self.momentum, self.activation, self.elu = loss, momentum, activation, elu
+        self.regularisation, self.logq, self.workers = regularisation, logq, workers
+        self.encoder: GruEncoder = network.encoder
+        self.n_pairs = lanes.n_pairs
+        self.input = RowTable(network.items.weight)
+        self.output = self.input if network.output is None else RowTable(network.output)
+        self.bias = None if network.bias is None else RowTable(network.bias)
+        device = network.items.weight.device
+        self._by_batch = popularity.log().to(device)  # log share of clicks, [N]
+        self._by_sample = torch.from_numpy(sampler.probability).log().float().to(device)
+        self._states: list[Tensor] = []
+        self._lanes = 0
+
+    def batches(self, seed: int, epoch: int) -> Iterator[Step]:
+        rng = np.random.default_rng([seed, epoch])
+        n = len(self.lanes.sessions)
+        order = np.arange(n) if self.order == "time" else rng.permutation(n)
+        return self.lanes.steps(order, self.sampler, self.n_samples, rng)
+
+    def loss(self, step: Step) -> tuple[Tensor, int]:
+        device = self.network.items.weight.device
+        n, of = len(step.clicks), self.workers.share(len(step.clicks))
+        clicks = self.input.rows(step.clicks.to(device))[of]
+        states = self.encoder.step(clicks, self._before(step, of))
+        self._states = [state.detach() for state in states]
+        candidates = torch.cat([step.targets, step.samples]).to(device)  # [K]
+        offset = self._offset(candidates, n)  # [K]
+        output = self.output.rows(candidates).T
+        scores = states[-1] @ output if offset is None else torch.addmm(offset, states[-1], output)  # [L, K]
+        loss = losses.ranking_loss(
+            self.name, scores, torch.arange(n, device=device)[of], scale=1 / n,
+            regularisation=self.regularisation, activation=self.activation, elu=self.elu,
+        )  # fmt: skip
+        return loss, n
+
+    def optimizer(self, rate: float) -> torch.optim.Optimizer:
+        tables = [table for table in (self.input, self.output, self.bias) if table is not None]
+        tables = list({id(table): table for table in tables}.values())  # tied: one and the same
+        self._tables = tables
+        dense = [weight for weight in self.network.parameters() if weight.requires_grad]
+        return RowAdagrad(dense, tables, rate, self.momentum)
+
+    def gradients(self) -> list[Tensor]:
+        of_rows = [rows.grad for table in self._tables for _, rows in table.read if rows.grad is not None]
+        return [*super().gradients(), *of_rows]
+
+    def _before(self, step: Step, of: slice) -> list[Tensor]:
+        """Return the states of this process's lanes before a step, one [L, H] for each layer."""
+        n, fresh = len(step.clicks), step.fresh[of]
+        if bool(step.fresh.all()):
+            zero = self.network.items.weight.new_zeros(len(fresh), self.encoder.width)
+            states = [zero] * self.encoder.gru.num_layers
+        else:
+            states = self._states
+            if n != self._lanes:  # some have closed: the others have moved, perhaps to another process
+                wholes = [state.new_zeros(self._lanes, state.shape[1]) for state in states]
+                for whole, state in zip(wholes, states, strict=True):
+                    whole[self.workers.share(self._lanes)] = state
+                self.workers.add_up(wholes)
+                states = [whole[step.source.to(whole.device)][of] for whole in wholes]
+            fresh = fresh.to(states[0].device)
+            states = [state.masked_fill(fresh, 0.0) for state in states]
+        self._lanes = n
+        return states
+
+    def _offset(self, candidates: Tensor, n: int) -> Tensor | None:
+        """Return what is added to the candidates' scores, [K]: biases, and the correction, if any."""
+        offset = None if self.bias is None else self.bias.rows(candidates)[:, 0]
+        if self.logq == 0:
+            return offset
+        by_batch = self._by_batch.index_select(0, candidates[:n]) + math.log(n)
+        by_sample = self._by_sample.index_select(0, candidates[n:]) + math.log(max(self.n_samples, 1))
+        correction = torch.cat([by_batch, by_sample]) * -self.logq
+        return correction if offset is None else offset + correction

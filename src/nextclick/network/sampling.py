@@ -1,0 +1,86 @@
+"""Session-parallel mini-batches and the negative samples that go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nextclick.network import kernels
+from nextclick.sessions import Sessions
+
+_STEPS = 256  # worked out together
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A click further in every lane.
+
+    clicks, targets: int64 [L], the click read and the one to predict;  fresh: bool [L, 1], True where the
+    lane begins a session and its state starts from zero;  source: int64 [L], the number of the lane in the
+    step before (lanes close at the end of the epoch);  samples: int64 [M], additional negative samples.
+    """
+
+    clicks: Tensor
+    targets: Tensor
+    fresh: Tensor
+    source: Tensor
+    samples: Tensor
+
+
+class NegativeSampler:
+    """Draws items with probability in proportion to clicks^alpha; 0 is uniform, 1 by popularity.
+
+    Source: Hidasi & Karatzoglou, CIKM 2018 (additional samples).
+    """
+
+    def __init__(self, support: NDArray[np.int64], alpha: float) -> None:
+        weights = np.where(support > 0, support, 0).astype(np.float64)
+        weights = np.where(weights > 0, weights**alpha, 0.0)
+        self.probability = weights / weights.sum()  # [N]
+        self._table = kernels.alias_table(weights)
+
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.int64]:
+        """Return item codes of the given shape, repeats possible."""
+        samples = np.empty(shape, np.int64)
+        kernels.draw(*self._table, rng.random(samples.size), samples.reshape(-1))
+        return samples
+
+
+class Lanes:
+    """Session-parallel mini-batches: ``n_lanes`` sessions side by side, the next one where one ends.
+
+    Source: Hidasi et al., ICLR 2016, sec. 3.2 and figure 2.
+    """
+
+    def __init__(self, sessions: Sessions, n_lanes: int) -> None:
+        self.items, self.offsets = np.asarray(sessions.items), np.asarray(sessions.offsets)
+        self.sessions = np.flatnonzero(sessions.lengths > 1)
+        self.n_lanes = min(n_lanes, max(1, len(self.sessions)))
+        self.n_pairs = int((sessions.lengths[self.sessions] - 1).sum())
+
+    def steps(
+        self, order: NDArray[np.int64], sampler: NegativeSampler, n_samples: int, rng: np.random.Generator
+    ) -> Iterator[Step]:
+        """Yield the steps of an epoch: all sessions of ``order`` (numbers of ``self.sessions``) once."""
+        order = self.sessions[order]
+        session, place = np.full(self.n_lanes, -1), np.zeros(self.n_lanes, np.int64)
+        clicks, targets, source = np.zeros((3, _STEPS, self.n_lanes), np.int64)
+        fresh = np.zeros((_STEPS, self.n_lanes), np.bool_)
+        n_lanes, taken = self.n_lanes, 0
+        while n_lanes:
+            sizes, n_lanes, taken = kernels.walk_lanes(
+                self.items, self.offsets, order, session, place, n_lanes, taken,
+                clicks, targets, fresh, source,
+            )  # fmt: skip
+            samples = sampler.draw((_STEPS, n_samples), rng)
+            columns = [torch.from_numpy(a.copy()) for a in (clicks, targets, fresh, source, samples)]
+            for step, size in enumerate(sizes.tolist()):
+                if size == 0:
+                    break
+                at = [column[step, :size] for column in columns[:4]]
+                yield Step(at[0], at[1], at[2][:, None], at[3], columns[4][step])

@@ -1,0 +1,61 @@
+"""The processes that train together, as torchrun starts them; alone when it did not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed
+
+
+@dataclass(frozen=True)
+class Workers:
+    """``size`` processes of which this is number ``rank``.
+
+    All of them draw the same batches in the same order; each works out its share of every batch, and the
+    gradients are added up. So one process and many do the same steps, up to the order of summation.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def share(self, n: int) -> slice:
+        """Return the part of n rows that is this process's; the parts differ by one row at most."""
+        return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its sum over the processes, in one exchange."""
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        distributed.all_reduce(flat)
+        for tensor, summed in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
+            tensor.copy_(summed.reshape(tensor.shape))
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Workers]:
+    """Join the processes that torchrun started, if it did, for as long as the block lasts."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Workers()
+        return
+    ours = not distributed.is_initialized()
+    if ours:
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Workers(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        if ours:
+            distributed.destroy_process_group()
+
+
+def chosen_device(name: str) -> torch.device:
+    """Return the device of a name; ``auto``: this process's GPU where there is one, else the processor."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
