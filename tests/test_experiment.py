@@ -361,7 +361,7 @@ _KILLED = """
     from nextclick import experiment
 
     def progress(what, done, total):
-        if what.startswith("neighbours, evaluating"):
+        if "neighbours, evaluating" in what:
             os.kill(os.getpid(), signal.SIGKILL)
 
     experiment.run(experiment.read(sys.argv[1], sys.argv[2]), Path(sys.argv[3]), progress=progress)
@@ -383,6 +383,37 @@ def test_killed_in_a_row_the_rows_before_it_are_kept(logs: Path, tmp_path: Path)
     whole = start(tmp_path, logs, TWO, out="other")
     for one, other in zip(resumed.content["rows"], whole.content["rows"], strict=True):
         assert one["mean"] == other["mean"]
+
+
+NETWORK = """
+    name = "network"
+    [data]
+    prepared = "data"
+    [[rows]]
+    label = "narm"
+    model = "narm"
+    settings = { epochs = 4, dim = 6, hidden = 5, batch_size = 128, patience = 9 }
+"""
+
+
+def test_stopped_in_a_training_it_goes_on_at_its_last_epoch(logs: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+
+    def stop(what: str, done: int, total: int) -> None:
+        if "epoch 3" in what:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path, logs, NETWORK, progress=stop)
+    assert list((tmp_path / "out" / "runs").glob("narm-*.checkpoints"))
+    said: list[str] = []
+    resumed = start(tmp_path, logs, NETWORK, progress=lambda what, done, total: said.append(what))
+    assert any("epoch 4" in what for what in said)
+    assert not any("epoch 1" in what or "epoch 2" in what for what in said)
+    assert not list((tmp_path / "out" / "runs").glob("*.checkpoints"))
+    whole = start(tmp_path, logs, NETWORK, out="other")
+    assert resumed.content["rows"][0]["mean"] == whole.content["rows"][0]["mean"]
+    assert resumed.content["rows"][0]["runs"][0]["epochs"][-1]["epoch"] == 4
 
 
 @dataclass(kw_only=True, eq=False)

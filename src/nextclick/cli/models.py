@@ -79,6 +79,7 @@ def _described(model: type[Recommender]) -> dict[str, object]:
                 "default": field.default,
                 "accepts": describe_type(field, hints),
                 "about": field.metadata["about"],
+                "search": field.metadata["search"],
             }
             for field in settings_of(model)
         ],

@@ -71,6 +71,12 @@ def tune(
             f"{data} has no validation part: the latest tenth of its training sessions is held out",
             soft_wrap=True,
         )
+    searched = [
+        field.name
+        for field in settings.settings_of(find(model))
+        if field.metadata["search"] is not None and field.name not in fixed
+    ]
+    messages.print(f"searched: {', '.join(searched) or 'nothing'}", soft_wrap=True)
     with progress_bar() as bar:
         task = bar.add_task(model, total=trials)
         found = search(
