@@ -21,7 +21,6 @@ from nextclick.dataset import Dataset
 from nextclick.errors import ConfigError, DataError, MissingExtraError, TrainingDivergedError, nearest
 from nextclick.files import alone, new_file, read_toml, write_json
 from nextclick.models import build, find
-from nextclick.ranking import Targets
 from nextclick.recommender import FitProgress, Recommender
 from nextclick.sessions import Sessions
 from nextclick.settings import Search, as_text, of_table, settings_of
@@ -225,6 +224,8 @@ def _try(
 ) -> None:
     """Fit a model, measure it, and tell the study."""
     import optuna
+
+    from nextclick.ranking import Targets
 
     begun = time.perf_counter()
     try:
