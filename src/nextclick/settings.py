@@ -31,7 +31,8 @@ def about(
     """Return field metadata: what a setting means (with its unit and source) and its inclusive range.
 
     search: where ``tune`` looks for its best value, for example ``(0, 0.6)``, ``("log", 10, 1000)`` or
-    ``["mean", "last"]``; without it the setting is not searched.
+    ``["mean", "last"]``; without it the setting is not searched. One that is none, or 0 where the scale is
+    logarithmic, is off, and is searched only from a preset that turns it on.
     """
     return {"about": meaning, "low": low, "high": high, "search": search}
 

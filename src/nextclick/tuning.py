@@ -106,7 +106,7 @@ def tune(
         raise ConfigError(f"trials={trials}: expected at least 1")
     fixed = dict(settings or {})
     start = build(model, fixed)
-    ranges = _ranges(start, fixed)
+    ranges = searched(start, fixed)
     fitted, measured, measured_on = _parts(data)
     search = {
         "model": model,
@@ -170,8 +170,12 @@ def read_settings(model: str, path: Path) -> dict[str, Any]:
 # -- what is searched, and on what
 
 
-def _ranges(start: Recommender, fixed: Mapping[str, Any]) -> dict[str, Search]:
-    """Where to look, by name of setting; what starts as none, or below a logarithm, is left as it is."""
+def searched(start: Recommender, fixed: Mapping[str, Any]) -> dict[str, Search]:
+    """Return where ``tune`` looks, by name of setting, when it starts from a recommender.
+
+    A setting that starts as none, or at 0 of a logarithmic scale, is off and left so. Raises ConfigError where
+    there is nothing to search.
+    """
     ranges: dict[str, Search] = {}
     for field in settings_of(start):
         search, value = field.metadata.get("search"), getattr(start, field.name)

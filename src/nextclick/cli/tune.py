@@ -12,8 +12,8 @@ from rich.table import Table
 from nextclick import settings
 from nextclick.cli.console import messages, print_for_programs, progress_bar
 from nextclick.dataset import Dataset
-from nextclick.models import find
-from nextclick.tuning import Trial, Tuned
+from nextclick.models import build, find
+from nextclick.tuning import Trial, Tuned, searched
 from nextclick.tuning import tune as search
 
 SHOWN = 5  # trials in the table at the end
@@ -71,12 +71,7 @@ def tune(
             f"{data} has no validation part: the latest tenth of its training sessions is held out",
             soft_wrap=True,
         )
-    searched = [
-        field.name
-        for field in settings.settings_of(find(model))
-        if field.metadata["search"] is not None and field.name not in fixed
-    ]
-    messages.print(f"searched: {', '.join(searched) or 'nothing'}", soft_wrap=True)
+    messages.print(f"searched: {', '.join(searched(build(model, fixed), fixed))}", soft_wrap=True)
     with progress_bar() as bar:
         task = bar.add_task(model, total=trials)
         found = search(
