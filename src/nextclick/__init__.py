@@ -27,11 +27,11 @@ from nextclick.factors.fpmc import FPMC
 from nextclick.models import MODELS, build
 from nextclick.neighbours.item_knn import ItemKNN
 from nextclick.neighbours.session_knn import SKNN, STAN, VMISKNN, VSKNN
-from nextclick.network.gru4rec import GRU4Rec
+from nextclick.network.gru4rec import GRU4Rec, GRU4RecPlus
 from nextclick.network.narm import NARM
 from nextclick.network.stamp import STAMP
 from nextclick.prepare import prepare
-from nextclick.recommender import Recommendation, Recommendations, Recommender
+from nextclick.recommender import Recommendation, Recommendations, Recommender, Run
 from nextclick.results import Report
 from nextclick.sessions import Queries, Sessions, Vocabulary
 from nextclick.tuning import tune
@@ -52,6 +52,7 @@ __all__ = [
     "Dataset",
     "Explanation",
     "GRU4Rec",
+    "GRU4RecPlus",
     "ItemKNN",
     "Markov",
     "MissingExtraError",
@@ -63,6 +64,7 @@ __all__ = [
     "Recommendations",
     "Recommender",
     "Report",
+    "Run",
     "SessionPopularity",
     "Sessions",
     "TrainingDivergedError",

@@ -25,6 +25,17 @@ except ImportError:  # Windows
 _OURS = ("prepare.json", "slice-1", "manifest.json", "shop.json", "report.json")
 
 
+def check_new(target: Path, *, overwrite: bool = False) -> None:
+    """Raise DataError where ``new_directory`` would, for a look before long work."""
+    if target.exists():
+        if not overwrite:
+            raise DataError(f"{target} exists already: choose another name, or allow it with --overwrite")
+        if not target.is_dir() or (
+            any(target.iterdir()) and not any((target / name).exists() for name in _OURS)
+        ):
+            raise DataError(f"{target} was not made by nextclick and is not overwritten: choose another name")
+
+
 @contextlib.contextmanager
 def new_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty directory beside ``target`` that takes its name only if the block succeeds.
@@ -34,13 +45,7 @@ def new_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     directory that was made here, or an empty one.
     Raises DataError when ``target`` exists and is not to be overwritten, or when the disk is full.
     """
-    if target.exists():
-        if not overwrite:
-            raise DataError(f"{target} exists already: choose another name, or allow it with --overwrite")
-        if not target.is_dir() or (
-            any(target.iterdir()) and not any((target / name).exists() for name in _OURS)
-        ):
-            raise DataError(f"{target} was not made by nextclick and is not overwritten: choose another name")
+    check_new(target, overwrite=overwrite)
     with _place(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))

@@ -12,7 +12,7 @@ from nextclick.factors.bpr_mf import BPRMF
 from nextclick.factors.fpmc import FPMC
 from nextclick.neighbours.item_knn import ItemKNN
 from nextclick.neighbours.session_knn import SKNN, STAN, VMISKNN, VSKNN
-from nextclick.network.gru4rec import GRU4Rec
+from nextclick.network.gru4rec import GRU4Rec, GRU4RecPlus
 from nextclick.network.narm import NARM
 from nextclick.network.stamp import STAMP
 from nextclick.recommender import Recommender
@@ -29,6 +29,7 @@ MODELS: dict[str, type[Recommender]] = {
     "bpr-mf": BPRMF,
     "fpmc": FPMC,
     "gru4rec": GRU4Rec,
+    "gru4rec-plus": GRU4RecPlus,
     "stamp": STAMP,
     "narm": NARM,
 }

@@ -165,9 +165,7 @@ class Recommender(ABC):
 
     # -- what users call
 
-    def fit(
-        self, sessions: Sessions, *, progress: FitProgress | None = None, run: Run | None = None
-    ) -> Self:
+    def fit(self, sessions: Sessions, *, progress: FitProgress | None = None, run: Run | None = None) -> Self:
         """Learn from sessions; a second fit forgets the first, also where it fails half-way.
 
         progress: told how far a long training is;  run: its checkpoints, TensorBoard files and device.

@@ -173,8 +173,8 @@ def read_settings(model: str, path: Path) -> dict[str, Any]:
 def searched(start: Recommender, fixed: Mapping[str, Any]) -> dict[str, Search]:
     """Return where ``tune`` looks, by name of setting, when it starts from a recommender.
 
-    A setting that starts as none, or at 0 of a logarithmic scale, is off and left so. Raises ConfigError where
-    there is nothing to search.
+    A setting that starts as none, or at 0 of a logarithmic scale, is off and left so. Raises ConfigError
+    where there is nothing to search.
     """
     ranges: dict[str, Search] = {}
     for field in settings_of(start):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import click
 from nextclick import settings
 from nextclick.cli.console import messages, print_for_programs, progress_bar
 from nextclick.dataset import Dataset
-from nextclick.files import directory_size
+from nextclick.errors import DataError
+from nextclick.files import check_new, directory_size
 from nextclick.models import build, find
+from nextclick.recommender import Run
 from nextclick.tuning import read_settings
 
 
@@ -36,6 +40,14 @@ from nextclick.tuning import read_settings
 @click.option(
     "--full", is_flag=True, help="Fit on training and validation together, once settings are chosen."
 )
+@click.option("--resume", is_flag=True, help="Go on with a training of a network that was interrupted.")
+@click.option("--device", default="auto", show_default=True, help="For networks: auto, cpu, cuda, cuda:1.")
+@click.option(
+    "--tensorboard",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="For networks: write event files for TensorBoard there.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the model if it exists.")
 def fit(
     data: Path,
@@ -44,6 +56,9 @@ def fit(
     assignments: tuple[str, ...],
     settings_file: Path | None,
     full: bool,
+    resume: bool,
+    device: str,
+    tensorboard: Path | None,
     overwrite: bool,
 ) -> None:
     """Fit MODEL on the training part of DATA and save it as a directory.
@@ -55,22 +70,41 @@ def fit(
       nextclick fit data vs-knn --out models/vs-knn
       nextclick fit data item-knn --out models/i2i --set preset=i2i-cf
       nextclick fit data vs-knn --out models/tuned --settings best.toml
+
+    Networks write a checkpoint after every epoch, to MODEL.training beside the model; after an interruption
+    the same command with --resume goes on from there, to the same result. --full makes them train twice: the
+    latest tenth of the sessions chooses the number of epochs, then all sessions are trained on for as many.
+
+    \b
+    On several processors or GPUs:
+      torchrun --nproc-per-node 2 -m nextclick fit data narm --out models/narm
     """
     given = settings.parse(find(model), assignments)
     recommender = build(model, (read_settings(model, settings_file) if settings_file else {}) | given)
+    if full and hasattr(recommender, "refit") and "refit" not in given:
+        recommender = build(model, {**settings.values_of(recommender), "refit": True})
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started: this one writes
+    check_new(out, overwrite=overwrite)
+    training = out.with_name(f"{out.name}.training")
+    if first:
+        _ready(training, resume, overwrite)
     dataset = Dataset.load(data, verify=True)
     sessions = dataset.full if full else dataset.train
     start = time.perf_counter()
     with progress_bar() as bar:
-        task = bar.add_task(f"fitting {model} on {len(sessions):,} sessions", total=None)
+        task = bar.add_task(f"fitting {model} on {len(sessions):,} sessions", total=None, visible=first)
         recommender.fit(
             sessions,
             progress=lambda what, done, total: bar.update(
                 task, description=f"{model}, {what}", completed=done, total=total
             ),
+            run=Run(training, tensorboard if first else None, device),
         )
     seconds = time.perf_counter() - start
+    if not first:
+        return
     recommender.save(out, overwrite=overwrite)
+    shutil.rmtree(training, ignore_errors=True)
     messages.print(
         f"fitted {model} on {len(sessions):,} sessions in {seconds:.1f} s\n"
         f"next: nextclick evaluate {data} {out}    or: nextclick recommend {out} ITEM ...",
@@ -86,3 +120,17 @@ def fit(
             **recommender.facts,
         }
     )
+
+
+def _ready(training: Path, resume: bool, overwrite: bool) -> None:
+    """Leave no checkpoints of an earlier training unless this one is to go on from them."""
+    there = sorted(training.glob("*.safetensors"))
+    if there and not resume and not overwrite:
+        raise DataError(
+            f"{training} holds the checkpoints of a training that was interrupted: add --resume to go on "
+            "from them, or --overwrite to begin anew"
+        )
+    if resume and not there:
+        raise DataError(f"{training}: no checkpoint there, so nothing to resume; leave --resume out")
+    if there and not resume:
+        shutil.rmtree(training)

@@ -77,10 +77,10 @@ class NeuralRecommender(Recommender):
         """Train on all but the last sessions, which choose the epoch; then on all, if asked to."""
         fitted, kept = sessions[: len(sessions) - held_out], sessions[len(sessions) - held_out :]
         self.network = self._started()
-        chosen = self._stage("training", fitted, kept, workers)
+        best = self._stage("training", fitted, kept, workers)
         if self.refit and kept.n_pairs:
             self.network = self._started()
-            self._stage("refit", sessions, sessions[:0], workers, epochs=chosen)
+            self._stage("refit", sessions, sessions[:0], workers, epochs=best.epoch)
 
     # -- shared
 
@@ -113,7 +113,7 @@ class NeuralRecommender(Recommender):
     def _stage(
         self, stage: str, sessions: Sessions, kept: Sessions, workers: Workers, *,
         epochs: int | None = None, rate: float | None = None,
-    ) -> int:  # fmt: skip
+    ) -> Epoch:  # fmt: skip
         """Train the network on sessions, leave it with its best weights and return the best epoch."""
         from nextclick.network.training import Options, best_of, train
 
@@ -126,7 +126,7 @@ class NeuralRecommender(Recommender):
         with closing(_Watch(self, stage)) as watch:
             history = train(objective, options, validate, watch.tell, self._checkpoints(stage), watch)
         self.facts["epochs"] += [{"stage": stage, **asdict(epoch)} for epoch in history]
-        return best_of(history).epoch
+        return best_of(history)
 
     def _checkpoints(self, stage: str) -> Any:
         if self._run.checkpoints is None:
