@@ -53,8 +53,9 @@ class AllItems(Objective):
         wanted = targets >= 0
         targets = targets[wanted]
         pairs = int((batch.targets >= 0).sum())
-        if len(targets) == 0:  # fewer rows than processes: this one has nothing but gradients of zero to add
-            return torch.stack([(w * 0.0).sum() for w in network.parameters() if w.requires_grad]).sum(), pairs
+        if len(targets) == 0:  # fewer rows than processes: this one adds gradients of zero
+            changed = [weights for weights in network.parameters() if weights.requires_grad]
+            return torch.stack([(weights * 0.0).sum() for weights in changed]).sum(), pairs
         table = network.table()
         vectors = network.sessions(clicks, mask)[wanted]  # [P, D]
         if network.bias is not None:  # one more coordinate, which is 1 for every session
