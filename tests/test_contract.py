@@ -53,7 +53,6 @@ FACTORS = {
     "validation": 0.2,
     "metric": "mrr",
     "patience": 1,
-    "refit": False,
     "seed": 7,
 }
 OTHER_SETTINGS: dict[str, dict[str, Any]] = {

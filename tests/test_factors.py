@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -180,7 +181,7 @@ def test_reasons_add_up_to_the_scores(model: type, last_clicks: int | None) -> N
     assert (parts[: 5 - (last_clicks or 5)] == 0).all()
 
 
-LEARN = {"epochs": 200, "dim": 16, "validation": 0, "decay": 1, "regularisation": 0.001, "alpha": 0}
+LEARN = {"epochs": 200, "dim": 16, "decay": 1, "regularisation": 0.001, "alpha": 0}
 
 
 def test_fpmc_learns_a_directed_chain_by_heart() -> None:
@@ -213,25 +214,28 @@ def test_the_seed_decides(model: type, values: dict[str, Any]) -> None:
     assert all(not np.array_equal(first[name], other[name]) for name in first if name != "support")
 
 
-def test_stops_early_keeps_the_best_epoch_and_fits_again_on_all() -> None:
+def test_stops_early_and_keeps_the_best_epoch() -> None:
     sessions = chain(60, 300, noise=0.5, seed=1)
-    once = FPMC(epochs=60, patience=2, refit=False).fit(sessions)
-    figures = [epoch["figure"] for epoch in once.facts["epochs"]]
+    model = FPMC(epochs=60, decay=1, validation=0.1, patience=2).fit(sessions)
+    figures = [epoch["figure"] for epoch in model.facts["epochs"]]
     best = figures.index(max(figures)) + 1
     assert len(figures) == best + 2 < 60
-    kept = sessions[270:]
-    reached = nextclick.evaluate([once], kept, k=20, n_resamples=2).models[0].metrics["recall@20"]
+    reached = nextclick.evaluate([model], sessions[270:], k=20, n_resamples=2).models[0].metrics["recall@20"]
     assert reached == pytest.approx(max(figures))
-    again = FPMC(epochs=60, patience=2).fit(sessions)
-    stages = [epoch["stage"] for epoch in again.facts["epochs"]]
-    assert stages == ["training"] * (best + 2) + ["refit"] * best
-    plain = FPMC(epochs=best, validation=0).fit(sessions)
-    assert all(np.array_equal(again.state()[name], plain.state()[name]) for name in ("last", "next"))
+
+
+def test_without_validation_all_sessions_are_trained_on_to_the_end() -> None:
+    sessions = chain(20, 60, noise=0.3, seed=1)
+    model = FPMC(epochs=7).fit(sessions)
+    assert [epoch["figure"] for epoch in model.facts["epochs"]] == [None] * 7
+    last = sessions.items[sessions.offsets[-2] :]  # of the latest session, which validation would keep
+    changed = replace(sessions, items=np.r_[sessions.items[: -len(last)], last[::-1]])
+    assert not np.array_equal(FPMC(epochs=7).fit(changed).state()["last"], model.state()["last"])
 
 
 def test_progress_is_told_every_epoch() -> None:
     told: list[tuple[str, int, int]] = []
-    FPMC(epochs=3, validation=0).fit(chain(20, 30, noise=0.3, seed=1), progress=lambda *now: told.append(now))
+    FPMC(epochs=3).fit(chain(20, 30, noise=0.3, seed=1), progress=lambda *now: told.append(now))
     assert [done for _, done, _ in told] == [0, 1, 2, 3]
     assert {total for _, _, total in told} == {3}
 

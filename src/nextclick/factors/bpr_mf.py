@@ -37,11 +37,14 @@ class BPRMF(FactorRecommender):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
             "sessions": "own", "last_clicks": None, "samples": 1, "alpha": 0.0, "decay": 1.0,
-            "learning_rate": 0.05, "regularisation": 0.01,
+            "learning_rate": 0.05, "regularisation": 0.01, "validation": 0.1,
         },
     }  # fmt: skip
     _sides: ClassVar[tuple[str, str]] = ("items", "items")
 
+    last_clicks: int | None = field(
+        default=2, metadata=about("clicks of the prefix that are read, the last ones; none: all", low=1)
+    )
     sessions: Literal["mean", "own"] = field(
         default="mean",
         metadata=about("factors of a training session: the mean of its clicks so far, or its own"),

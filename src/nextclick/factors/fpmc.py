@@ -30,7 +30,7 @@ class FPMC(FactorRecommender):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
             "last_clicks": 1, "samples": 1, "alpha": 0.0, "decay": 1.0,
-            "learning_rate": 0.05, "regularisation": 0.01,
+            "learning_rate": 0.05, "regularisation": 0.01, "validation": 0.1,
         },
     }  # fmt: skip
     _sides: ClassVar[tuple[str, str]] = ("last", "next")

@@ -52,7 +52,8 @@ class FactorRecommender(Recommender):
         factors += r * ((1 - sigma(x)) * dx/dfactors - regularisation * factors)
 
     one triple after the other, in an order and with draws that the seed decides. An empty prefix is answered
-    with the most clicked items. The latest sessions are kept to choose the epoch on.
+    with the most clicked items. All sessions are trained on, for a fixed number of epochs: the learning rate
+    falls so far that the last epoch is the best. Where it falls less, let ``validation`` choose the epoch.
     """
 
     epochs: int = field(default=20, metadata=about("passes over the training sessions at most", low=1))
@@ -81,17 +82,15 @@ class FactorRecommender(Recommender):
         default=1, metadata=about("clicks of the prefix that are read, the last ones; none: all", low=1)
     )
     validation: float = field(
-        default=0.1,
-        metadata=about("share of the sessions, the latest, to choose the epoch on; 0: none", low=0, high=0.9),
+        default=0.0,
+        metadata=about(
+            "share of the sessions, the latest, kept to choose the epoch on; 0: none", low=0, high=0.9
+        ),
     )
     metric: Literal["recall", "mrr"] = field(
         default="recall", metadata=about("what is to be best on the validation sessions, at 20")
     )
     patience: int = field(default=3, metadata=about("epochs without improvement before stopping", low=1))
-    refit: bool = field(
-        default=True,
-        metadata=about("train again on all sessions, validation included, for the chosen number of epochs"),
-    )
     seed: int = field(default=1, metadata=about("of the start, the order and the draws", low=0))
 
     _sides: ClassVar[tuple[str, str]]
@@ -111,13 +110,10 @@ class FactorRecommender(Recommender):
         fitted, kept = sessions[: len(sessions) - held_out], sessions[len(sessions) - held_out :]
         if fitted.n_pairs == 0:
             raise DataError(f"{self.name}: no training session has two clicks, so there is nothing to learn")
-        self.facts["epochs"] = []
-        chosen = self._train("training", fitted, kept, self.epochs)
-        if self.refit and kept.n_pairs:
-            self._train("refit", sessions, sessions[:0], chosen)
+        self._train(fitted, kept)
 
-    def _train(self, stage: str, sessions: Sessions, kept: Sessions, epochs: int) -> int:
-        """Learn from sessions and keep the factors of the epoch best on ``kept``; return its number."""
+    def _train(self, sessions: Sessions, kept: Sessions) -> None:
+        """Learn from sessions; keep the factors of the epoch best on ``kept``, of the last one without."""
         from nextclick.factors import kernels
 
         rng = np.random.default_rng(self.seed)
@@ -127,9 +123,10 @@ class FactorRecommender(Recommender):
         shares = np.cumsum(np.maximum(self.support, 1) ** self.alpha)
         shares /= shares[-1]
         state = rng.integers(0, 2**63, 1, np.uint64)
-        best, best_figure, best_epoch = self.factors, -1.0, epochs
-        for epoch in range(1, epochs + 1):
-            self._tell(f"{stage}: epoch {epoch}", epoch - 1, epochs)
+        self.facts["epochs"] = []
+        best, best_figure, best_epoch = self.factors, -1.0, 0
+        for epoch in range(1, self.epochs + 1):
+            self._tell(f"epoch {epoch}", epoch - 1, self.epochs)
             rate = self.learning_rate * self.decay ** (epoch - 1)
             loss, steps = kernels.epoch(
                 rng.permutation(examples.at), examples.rows, examples.lows, examples.highs, sessions.items,
@@ -140,18 +137,15 @@ class FactorRecommender(Recommender):
             if not (np.isfinite(loss) and finite):
                 raise TrainingDivergedError(epoch, steps, rate)
             figure = self._figure(kept) if kept.n_pairs else None
-            self.facts["epochs"].append(
-                {"stage": stage, "epoch": epoch, "loss": loss / max(steps, 1), "figure": figure}
-            )
+            self.facts["epochs"].append({"epoch": epoch, "loss": loss / max(steps, 1), "figure": figure})
             if figure is not None:
                 if figure > best_figure:
                     best = {name: side.copy() for name, side in self.factors.items()}
                     best_figure, best_epoch = figure, epoch
                 elif epoch - best_epoch >= self.patience:
                     break
-        self._tell(stage, epochs, epochs)
+        self._tell("trained", self.epochs, self.epochs)
         self.factors = best
-        return best_epoch
 
     def _started(self, rows: int, rng: np.random.Generator) -> Factors:
         return rng.standard_normal((rows, self.dim), np.float32) * np.float32(self.start)
