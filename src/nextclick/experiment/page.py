@@ -81,7 +81,8 @@ def _by_length(rows: Sequence[Mapping[str, Any]]) -> Html:
             class_="hint",
         )
     )
-    return join(parts)
+    whole = join(parts)
+    return whole if quoted else element("details", element("summary", "All lengths"), whole)
 
 
 def _of_lengths(row: Mapping[str, Any]) -> dict[str, float]:
