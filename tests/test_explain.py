@@ -144,16 +144,6 @@ def test_a_log_without_clock_gives_ages_in_sessions() -> None:
     assert "2 later" in str(found)
 
 
-def test_models_saved_without_ages_still_open() -> None:
-    model = VSKNN().fit(TRAIN)
-    state = {name: array for name, array in model.state().items() if name != "ages"}
-    older = VSKNN().restore(state, model.vocabulary)
-    ours, theirs = (explain(one, ["item 3", "item 4"]) for one in (older, model))
-    assert ours.items == theirs.items
-    assert isinstance(ours.reasons, Neighbours)
-    assert {one.days for one in ours.reasons.sessions} == {None}
-
-
 # -- attention
 
 

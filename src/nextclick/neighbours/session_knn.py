@@ -157,19 +157,16 @@ class SessionKNN(VotingRecommender):
         columns = {"items": state["items"], "positions": state["positions"]}
         check_rows(self.name, state["offsets"], columns, None, self.n_items)
         n_sessions = len(state["offsets"]) - 1
-        ages = state.get("ages", np.empty(0, np.float32))  # models saved by older versions have none
-        others = {name: state[name] for name in ("session_weights", "item_factors", "item_weights")}
-        others["ages"] = ages
         wanted = {
             "session_weights": n_sessions,
             "item_factors": self.n_items,
-            "item_weights": self.n_items if len(others["item_weights"]) else 0,
-            "ages": n_sessions if len(ages) else 0,
+            "item_weights": self.n_items if len(state["item_weights"]) else 0,
+            "ages": n_sessions if len(state["ages"]) else 0,
         }
         for name, size in wanted.items():
-            if others[name].shape != (size,):
+            if state[name].shape != (size,):
                 raise ArtifactError(f"{self.name}: saved {name} do not fit; fit the model again")
-        self._take({"offsets": state["offsets"], **columns, **others})
+        self._take({"offsets": state["offsets"], **columns, **{name: state[name] for name in wanted}})
 
 
 @dataclass(kw_only=True, eq=False)
