@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -492,6 +493,7 @@ def test_the_command_lists_runs_and_says_what_it_wrote(logs: Path, tmp_path: Pat
     assert shown.exit_code == 0, shown.output
     assert json.loads(shown.stdout)["command"].endswith("--rows neighbours")
     assert str(out / "report.html") in shown.stderr
+    assert re.search(r"neighbours +1 +0\.\d{4}", shown.stderr)
     listed = json.loads(command("run", file, "--data", logs, "--out", out, "--list").stdout)
     assert [row["state"] for row in listed] == ["not run", "done"]
     refused = command("run", file, "--data", logs, "--out", out, "--rows", "neighbour")

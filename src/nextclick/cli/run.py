@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -14,6 +15,8 @@ from rich.text import Text
 from nextclick import experiment as experiments
 from nextclick.cli.console import messages, print_for_programs, progress_bar
 from nextclick.experiment import HEAD, Experiment
+
+WIDE = 110  # columns of a terminal that has room for everything
 
 
 @click.command()
@@ -58,18 +61,27 @@ def run(file: Path, out: Path | None, data: Path | None, rows: tuple[str, ...], 
             ),
             say=lambda text: messages.print(text, markup=False, soft_wrap=True),
         )  # fmt: skip
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for n, title in enumerate(HEAD):
-        table.add_column(title, justify="right" if n > 1 else "left", no_wrap=n > 1)
-    for cells in experiments.lines(done.content):
-        table.add_row(*map(Text, cells))
-    messages.print(table)
+    messages.print(_table(experiments.lines(done.content)))
     messages.print(f"written: {', '.join(map(str, done.files))}", soft_wrap=True)
     print_for_programs(done.content)
     if done.failed:
         for failure in done.failed:
             messages.print(f"failed: {failure}", markup=False, soft_wrap=True)
         raise click.exceptions.Exit(1)
+
+
+def _table(lines: Sequence[Sequence[str]]) -> Table:
+    """Return what was measured; a narrow terminal leaves out the published figures, not the differences."""
+    shown = [n for n, title in enumerate(HEAD) if title != "published" or messages.width >= WIDE]
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for n in shown:
+        number = n > 1
+        table.add_column(
+            HEAD[n], justify="right" if number else "left", no_wrap=number, min_width=None if n else 12
+        )
+    for cells in lines:
+        table.add_row(*(Text(cells[n]) for n in shown))
+    return table
 
 
 def _command(file: Path, out: Path, data: Path | None, rows: tuple[str, ...]) -> str:
