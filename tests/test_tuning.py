@@ -277,7 +277,7 @@ def test_the_file_holds_every_kind_of_value(fragile: None, data: Dataset, tmp_pa
     assert found.settings["last"] is None
     assert tomllib.loads(file.read_text("utf-8"))["settings"]["last"] == "none"
     for line in (
-        "trials (0 failed) by recall@20",
+        "the best of 1 trial (0 failed) by recall@20",
         data.fingerprint,
         "the validation part of data: recall@20",
     ):

@@ -357,10 +357,10 @@ def _mend(journal: Path) -> None:
 def _write(file: Path, found: Tuned, search: Mapping[str, Any]) -> None:
     """Write the best settings as TOML, with comments on how they were found."""
     best, first, data = found.best, found.trials[0], search["data"]
-    failed = sum(bool(trial.error) for trial in found.trials)
+    n, failed = len(found.trials), sum(bool(trial.error) for trial in found.trials)
     fixed = ", ".join(f"{name}={as_text(value)}" for name, value in search["fixed"].items())
     comments = [
-        f"Settings of {found.model}, the best of {len(found.trials)} trials ({failed} failed) by "
+        f"Settings of {found.model}, the best of {n} trial{'s' * (n > 1)} ({failed} failed) by "
         f"{found.metric}; trial {best.number}.",
         f"Measured on {found.measured_on} of {data['name']}: {_figures(best)}"
         + (f"; the first trial: {_figures(first)}." if not first.error else "."),
