@@ -28,6 +28,8 @@ REACHED = {
     "item-knn": 0.6,  # co-occurrence looks both ways, so items of the session itself stand before (0.75)
     "narm": 0.75,  # reads the order; needs more clicks than there are here to know every step for sure
     "stamp": 0.75,  # the last click alone tells the next one
+    "gru4rec": 0.8,  # reads the order, and fifty items are soon all sampled (0.91)
+    "gru4rec-plus": 0.75,  # reads the order (0.91)
     "fpmc": 0.8,  # a first-order chain in factors: as markov (0.91)
     "bpr-mf": 0.25,  # products have no direction: both items read and the one before stand higher (0.30)
     "sknn": 0.5,  # sets of items: no click of the session says more than another (0.63 to 0.67)
@@ -35,6 +37,14 @@ REACHED = {
 TRAINED = {
     "stamp": {"epochs": 40, "patience": 40, "learning_rate": 0.02, "dim": 48, "batch_size": 128},
     "narm": {"epochs": 12, "learning_rate": 0.01, "dim": 24, "hidden": 32, "batch_size": 128},
+    "gru4rec": {
+        **{"epochs": 12, "learning_rate": 0.1, "hidden": 32, "batch_size": 32, "n_samples": 32},
+        **{"dropout_items": 0.0, "dropout_hidden": 0.0},
+    },
+    "gru4rec-plus": {
+        **{"epochs": 25, "patience": 25, "learning_rate": 0.02, "dim": 32, "hidden": 48, "batch_size": 128},
+        **{"dropout_clicks": 0.0, "dropout_hidden": 0.0},
+    },
 }  # enough to learn fifty items
 NO_REMINDER = {"sknn", "vs-knn", "vmis-knn", "stan"}  # what was clicked already is never next on a chain
 ORDER_BLIND = {"pop", "s-pop"}
