@@ -203,6 +203,30 @@ def test_bpr_mf_learns_which_items_go_together(sessions: str) -> None:
         assert found == set(range(4 * group, 4 * group + 4))
 
 
+def test_what_is_trained_on() -> None:
+    sessions = Sessions.from_lists([["a", "b", "a", "c"], ["d"], ["c", "d"]])
+    a, b, c, d = sessions.vocabulary.codes_of("abcd")
+    found = {}
+    for kind in ("mean", "own"):
+        model = BPRMF(epochs=1, sessions=kind, last_clicks=2).fit(sessions)
+        e = model._examples(sessions, np.random.default_rng(1))
+        found[kind] = [
+            (
+                sessions.items[p],
+                [*e.rows[e.lows[p] : e.highs[p]]],
+                [*sessions.items[e.firsts[p] : e.lasts[p]]],
+            )
+            for p in e.at
+        ]
+        assert (e.left is model.factors["items"]) == (kind == "mean")
+        assert e.left.shape == (len(sessions) if kind == "own" else 4, 100)
+    assert found["mean"] == [(b, [a], [b]), (a, [a, b], [a]), (c, [b, a], [c]), (d, [c], [d])]
+    first, second, third = [a, b, a, c], [d], [c, d]
+    assert found["own"] == [
+        *((item, [0], first) for item in first), (d, [1], second), *((item, [2], third) for item in third)
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("values", [{}, {"sessions": "own"}])
 @pytest.mark.parametrize("model", [BPRMF, FPMC])
 def test_the_seed_decides(model: type, values: dict[str, Any]) -> None:
