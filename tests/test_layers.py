@@ -11,7 +11,8 @@ import nextclick
 
 SOURCE = Path(nextclick.__file__).parent
 LAYERS = [
-    ["__version__", "errors", "compiled"],
+    ["__version__", "errors", "machine"],
+    ["compiled"],
     ["files", "settings", "metrics"],
     ["sessions", "ranking", "results"],
     ["dataset", "reasons"],
@@ -23,6 +24,7 @@ LAYERS = [
     ["artifact", "evaluation", "report", "tuning"],
     ["batch", "explain", "demo", "experiment"],
     ["cli"],
+    ["__main__"],
 ]
 # recommender.save(path) is the one convenience that points against the flow, inside a function.
 ALLOWED = {("recommender", "artifact")}

@@ -64,14 +64,18 @@ def dense_ranks(scores, targets, bounds, n_candidates, better, ties):
                 better[n], ties[n] = MISS, 0
                 continue
             own = row[target]
-            above = equal = 0
+            above, below, equal = np.int32(0), np.int32(0), np.int32(0)  # 32 bits: twice as many at once
             for j in range(n_candidates):
-                above += row[j] > own
-                equal += row[j] == own
-                nan += row[j] != row[j]
+                above = np.int32(above + np.int32(row[j] > own))
+                below = np.int32(below + np.int32(row[j] < own))
+                equal = np.int32(equal + np.int32(row[j] == own))
+            nan += n_candidates - above - below - equal
             nan += own != own and target >= n_candidates
             better[n], ties[n] = above, equal - (target < n_candidates)
     return nan
+
+
+_TOGETHER = 64  # scores looked at at once
 
 
 @compiled
@@ -96,10 +100,18 @@ def dense_top(scores, n_candidates, top, top_scores):
     k = top.shape[1]
     for i in range(scores.shape[0]):
         filled = 0
-        for j in range(n_candidates):
-            score = scores[i, j]
-            if score > -np.inf and (filled < k or score > top_scores[i, k - 1]):
-                filled = _listed(j, score, top[i], top_scores[i], filled)
+        row = scores[i]
+        for low in range(0, n_candidates, _TOGETHER):
+            high = min(low + _TOGETHER, n_candidates)
+            worst = top_scores[i, k - 1] if filled == k else np.float32(-np.inf)
+            above = np.int32(0)
+            for j in range(low, high):
+                above = np.int32(above + np.int32(row[j] > worst))
+            if above == 0:  # most stretches of the row, once the list is full
+                continue
+            for j in range(low, high):
+                if row[j] > -np.inf and (filled < k or row[j] > top_scores[i, k - 1]):
+                    filled = _listed(j, row[j], top[i], top_scores[i], filled)
         top[i, filled:] = -1
         top_scores[i, filled:] = -np.inf
 

@@ -249,21 +249,27 @@ class Recommender(ABC):
         Raises DataError when a score is NaN.
         """
         from nextclick import ranking
+        from nextclick.compiled import in_chunks
 
         known, n_candidates = queries.known(self.n_items), self._candidates(n_candidates)
         better, ties = np.empty((2, len(targets.items)), np.int64)
         top, top_scores = self._empty_top(len(known), k)
         for block in self._blocks(len(known)):
-            scores, of_block = self._scores(known[block]), targets[block]
-            rows = slice(targets.bounds[block.start], targets.bounds[block.stop])
-            nan = ranking.dense_ranks(
-                scores, of_block.items, of_block.bounds, n_candidates, better[rows], ties[rows]
-            )
+            scores = self._scores(known[block])
+
+            def place(part: slice, scores: NDArray[np.float32] = scores, first: int = block.start) -> int:
+                at = slice(first + part.start, first + part.stop)
+                of_part, rows = targets[at], slice(targets.bounds[at.start], targets.bounds[at.stop])
+                ranking.dense_top(scores[part], n_candidates, top[at], top_scores[at])
+                return ranking.dense_ranks(
+                    scores[part], of_part.items, of_part.bounds, n_candidates, better[rows], ties[rows]
+                )
+
+            nan = sum(in_chunks(len(scores), place))
             if nan:
                 raise DataError(
                     f"{self.name}: {nan} scores are not a number; the model is broken, fit it again"
                 )
-            ranking.dense_top(scores, n_candidates, top[block], top_scores[block])
             if progress is not None:
                 progress(block.stop, len(known))
         return ranking.Ranks(better, ties, top)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,19 +124,21 @@ class NeuralRecommender(Recommender):
         )  # fmt: skip
         objective = self._objective(self.network, sessions, workers)
         validate = (lambda: self._figure(kept)) if kept.n_pairs else None
+        checkpoints = self._checkpoints(stage, sessions, kept)
         with closing(_Watch(self, stage)) as watch:
-            history = train(objective, options, validate, watch.tell, self._checkpoints(stage), watch)
+            history = train(objective, options, validate, watch.tell, checkpoints, watch)
         self.facts["epochs"] += [{"stage": stage, **asdict(epoch)} for epoch in history]
         return best_of(history)
 
-    def _checkpoints(self, stage: str) -> Any:
+    def _checkpoints(self, stage: str, sessions: Sessions, kept: Sessions) -> Any:
         if self._run.checkpoints is None:
             return None
         from nextclick.network.checkpoints import Checkpoints
 
         what = {key: self.facts.get(key) for key in ("sessions", "clicks", "items", "data")}
+        sums = [crc32(array) for part in (sessions, kept) for array in (part.items, part.offsets)]
         about = {"model": self.name, "settings": settings.values_of(self), "version": __version__, **what}
-        return Checkpoints(self._run.checkpoints / f"{stage}.safetensors", about)
+        return Checkpoints(self._run.checkpoints / f"{stage}.safetensors", {**about, "checksums": sums})
 
     def _figure(self, kept: Sessions) -> float:
         from nextclick import metrics
