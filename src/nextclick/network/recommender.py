@@ -99,8 +99,7 @@ class NeuralRecommender(Recommender):
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(f"device {self._run.device!r} cannot be used: {error}") from error
         self.facts["epochs"] = []
-        with joined(self._device) as workers:
-            self._train(sessions, held_out, workers)
+        self._train(sessions, held_out, joined())
         self.network.to("cpu").train(False)
 
     def _started(self) -> Network:

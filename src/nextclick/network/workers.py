@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,20 +36,19 @@ class Workers:
             tensor.copy_(summed.reshape(tensor.shape))
 
 
-@contextmanager
-def joined(device: torch.device) -> Iterator[Workers]:
-    """Join the processes that torchrun started, if it did, for as long as the block lasts."""
+def joined() -> Workers:
+    """Join the processes that torchrun started, if it did; for good, as they cannot meet a second time."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Workers()
-        return
-    ours = not distributed.is_initialized()
-    if ours:
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield Workers(distributed.get_rank(), distributed.get_world_size())
-    finally:
-        if ours:
-            distributed.destroy_process_group()
+        return Workers()
+    if not distributed.is_initialized():
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(_leave)
+    return Workers(distributed.get_rank(), distributed.get_world_size())
+
+
+def _leave() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def chosen_device(name: str) -> torch.device:
