@@ -1,0 +1,76 @@
+"""Trainings that tests run in processes of their own: one to be killed, and several that train together.
+
+python -m processes killed FOLDER
+python -m torch.distributed.run --nproc-per-node 2 -m processes together FOLDER
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import nextclick
+from nextclick.recommender import Run
+from synthetic import chain
+
+SESSIONS = chain(20, 90, noise=0.3, seed=1)
+KILLED: dict[str, Any] = {
+    **{"epochs": 5, "patience": 5, "decay": 0.8},
+    **{"hidden": 6, "batch_size": 8, "n_samples": 5},
+}
+# Dropouts are drawn by each process for its own rows, so without them the result is that of one process.
+TOGETHER: dict[str, tuple[str, dict[str, Any]]] = {
+    "gru4rec": (
+        "gru4rec",
+        {
+            **{"epochs": 3, "hidden": 6, "layers": 2, "batch_size": 7, "n_samples": 5, "order": "random"},
+            **{"dropout_items": 0.0, "dropout_hidden": 0.0, "learning_rate": 0.1},
+        },
+    ),
+    "gru4rec separate": (
+        "gru4rec",
+        {
+            **{"epochs": 2, "hidden": 6, "embedding": "separate", "dim": 4, "batch_size": 1, "n_samples": 9},
+            **{"loss": "cross-entropy", "activation": "linear", "logq": 1.0, "refit": True},
+            **{"dropout_items": 0.0, "dropout_hidden": 0.0, "validation": 0.2},
+        },
+    ),
+    "narm": (  # so few next clicks in a batch that some batches have one row for both processes
+        "narm",
+        {
+            **{"epochs": 2, "dim": 5, "hidden": 6, "batch_size": 6, "learning_rate": 0.01, "smoothing": 0.1},
+            **{"dropout_items": 0.0, "dropout_session": 0.0},
+        },
+    ),
+}
+
+
+def fitted(name: str, run: Run | None = None) -> nextclick.Recommender:
+    model, values = TOGETHER[name]
+    return nextclick.build(model, values).fit(SESSIONS, run=run)
+
+
+def killed(folder: Path) -> None:
+    """Train until the third epoch has begun, and die without a chance to clean up."""
+
+    def die(what: str, done: int, total: int) -> None:
+        if what.startswith("epoch 3: loss"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    nextclick.GRU4Rec(**KILLED).fit(SESSIONS, progress=die, run=Run(checkpoints=folder))
+
+
+def together(folder: Path) -> None:
+    """Fit all of TOGETHER and save each model's arrays by this process's number."""
+    for name in TOGETHER:
+        run = Run(device="cpu", checkpoints=folder / f"checkpoints {name}")
+        np.savez(folder / f"{name}.{os.environ['RANK']}.npz", **fitted(name, run).state())
+
+
+if __name__ == "__main__":
+    {"killed": killed, "together": together}[sys.argv[1]](Path(sys.argv[2]))
