@@ -135,7 +135,7 @@ class NeuralRecommender(Recommender):
         from nextclick.network.checkpoints import Checkpoints
 
         what = {key: self.facts.get(key) for key in ("sessions", "clicks", "items", "data")}
-        sums = [crc32(array) for part in (sessions, kept) for array in (part.items, part.offsets)]
+        sums = [crc32(array.data) for part in (sessions, kept) for array in (part.items, part.offsets)]
         about = {"model": self.name, "settings": settings.values_of(self), "version": __version__, **what}
         return Checkpoints(self._run.checkpoints / f"{stage}.safetensors", {**about, "checksums": sums})
 
