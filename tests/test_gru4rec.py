@@ -349,6 +349,17 @@ def test_dropout_is_on_the_clicks_and_on_every_layers_states(
             assert torch.equal(seen[layer + 1], state)
 
 
+def test_one_pass_drops_what_it_gives_and_not_what_it_remembers() -> None:
+    """With one layer: each state given is 0 or the plain one made larger, so those before it were whole."""
+    encoder, mask = GruEncoder(8, 32, dropout_hidden=0.25), torch.ones(20, 9, dtype=torch.bool)
+    clicks = torch.randn(20, 9, 8)
+    with torch.no_grad():
+        dropped, plain = encoder.train()(clicks, mask), encoder.eval()(clicks, mask)
+    assert torch.allclose(dropped, torch.where(dropped == 0, torch.zeros(()), plain / 0.75), atol=1e-6)
+    share = (dropped == 0).float().mean().item()
+    assert abs(share - 0.25) < 5 * math.sqrt(0.25 * 0.75 / dropped.numel())
+
+
 def test_dropout_of_clicks_takes_whole_clicks() -> None:
     encoder = GruEncoder(3, 2, dropout_clicks=0.4)
     clicks = torch.ones(40, 50, 3)

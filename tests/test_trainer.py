@@ -251,7 +251,6 @@ def test_refit_is_a_fit_on_all_for_the_chosen_epochs(name: str) -> None:
 
 
 def test_tensorboard_files_hold_every_epoch(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     model = nextclick.GRU4Rec(**{**MODELS["gru4rec"], "refit": True, "patience": 9})
