@@ -44,13 +44,17 @@ def find(name: str) -> type[Recommender]:
     return MODELS[name]
 
 
-def build(name: str, values: Mapping[str, Any] | None = None) -> Recommender:
+def build(name: str, values: Mapping[str, Any] | None = None, *, full: bool = False) -> Recommender:
     """Return a new recommender with the given settings; ``preset`` among them chooses published ones.
 
+    full: it is to learn from training and validation together; what holds sessions out to choose the number
+    of epochs then trains again on all of them (refit=true), unless the settings say otherwise.
     Raises ConfigError for an unknown name, setting or preset, a wrong type, or a value out of range.
     """
     model = find(name)
     given = dict(values or {})
+    if full and any(setting.name == "refit" for setting in settings.settings_of(model)):
+        given.setdefault("refit", True)
     preset = given.pop("preset", None)
     if preset is not None:
         return model.preset(str(preset), **given)

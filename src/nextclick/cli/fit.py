@@ -80,9 +80,8 @@ def fit(
       torchrun --nproc-per-node 2 -m nextclick fit data narm --out models/narm
     """
     given = settings.parse(find(model), assignments)
-    recommender = build(model, (read_settings(model, settings_file) if settings_file else {}) | given)
-    if full and hasattr(recommender, "refit") and "refit" not in given:
-        recommender = build(model, {**settings.values_of(recommender), "refit": True})
+    from_file = read_settings(model, settings_file) if settings_file else {}
+    recommender = build(model, from_file | given, full=full)
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started: this one writes
     check_new(out, overwrite=overwrite)
     training = out.with_name(f"{out.name}.training")

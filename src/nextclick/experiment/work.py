@@ -41,7 +41,7 @@ class Task:
 
     def model(self) -> Recommender:
         """Return the recommender, not fitted."""
-        return build(self.row.model, _with_seed(self.row, self.seed))
+        return build(self.row.model, _with_seed(self.row, self.seed), full=self.row.full)
 
     def done(self) -> dict[str, Any] | None:
         """Return what was measured, if it was. Raises DataError when it cannot be read."""
@@ -104,7 +104,7 @@ def tasks_of(row: Row, datasets: list[Dataset], out: Path) -> list[Task]:
         for seed in row.seeds:
             key = {
                 "model": row.model,
-                "settings": values_of(build(row.model, _with_seed(row, seed))),
+                "settings": values_of(build(row.model, _with_seed(row, seed), full=row.full)),
                 "full": row.full,
                 "data": dataset.fingerprint,
                 "nextclick": __version__,
