@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -80,8 +79,8 @@ class SampledItems(Objective):
     Source: Hidasi et al., ICLR 2016; Hidasi & Karatzoglou, CIKM 2018.
 
     order: "time", the sessions as they are, or "random";  activation: on the scores, "linear", "tanh" or
-    "elu" with ``elu``;  logq: strength of the correction for how often a candidate is drawn: log of its
-    expected number is taken off its score.
+    "elu" with ``elu``;  logq: strength of the correction for how often an item is a candidate: the log of
+    how many times it is expected to be, among lanes and samples together, is taken off its score.
     """
 
     def __init__(
@@ -113,8 +112,8 @@ class SampledItems(Objective):
         self.output = self.input if network.output is None else RowTable(network.output)
         self.bias = None if network.bias is None else RowTable(network.bias)
         device = network.items.weight.device
-        self._by_batch = popularity.log().to(device)  # log share of clicks, [N]
-        self._by_sample = torch.from_numpy(sampler.probability).log().float().to(device)
+        self._by_batch = popularity.to(device)  # share of clicks, [N]
+        self._by_sample = torch.from_numpy(sampler.probability).float().to(device)
         self._states: list[Tensor] = []
         self._lanes = 0
 
@@ -175,7 +174,7 @@ class SampledItems(Objective):
         offset = None if self.bias is None else self.bias.rows(candidates)[:, 0]
         if self.logq == 0:
             return offset
-        by_batch = self._by_batch.index_select(0, candidates[:n]) + math.log(n)
-        by_sample = self._by_sample.index_select(0, candidates[n:]) + math.log(max(self.n_samples, 1))
-        correction = torch.cat([by_batch, by_sample]) * -self.logq
+        expected = n * self._by_batch.index_select(0, candidates)
+        expected += self.n_samples * self._by_sample.index_select(0, candidates)
+        correction = expected.log_().mul_(-self.logq)
         return correction if offset is None else offset + correction
