@@ -38,6 +38,7 @@ if "NUMBA_CACHE_DIR" not in os.environ:
     os.environ["NUMBA_CACHE_DIR"] = str(_cache_folder())
 
 import numba  # noqa: E402 - reads NUMBA_CACHE_DIR when it is imported
+import numpy as np  # noqa: E402
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,6 +52,17 @@ def fast(function: Callable[..., Any]) -> Callable[..., Any]:
     make = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
     kernel: Callable[..., Any] = make(function)
     return kernel
+
+
+@compiled
+def uniform(state):  # type: ignore[no-untyped-def]
+    """Advance a SplitMix64 counter, uint64 [1], and return a number in [0, 1)."""
+    state[0] += np.uint64(0x9E3779B97F4A7C15)
+    z = state[0]
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = z ^ (z >> np.uint64(31))
+    return float(z >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
 def in_chunks(n: int, work: Callable[[slice], T], *, at_least: int = 64) -> list[T]:
@@ -68,8 +80,6 @@ def in_chunks(n: int, work: Callable[[slice], T], *, at_least: int = 64) -> list
 
 def ragged(parts: list[tuple[Any, ...]]) -> tuple[Any, ...]:
     """Join ragged rows: parts of (lengths, values, ...) become (offsets, values, ...)."""
-    import numpy as np
-
     lengths = np.concatenate([part[0] for part in parts])
     offsets = np.r_[0, np.cumsum(lengths)].astype(np.int64)
     return offsets, *(np.concatenate(columns) for columns in list(zip(*parts, strict=True))[1:])

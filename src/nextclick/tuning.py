@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from nextclick import __version__, metrics
+from nextclick import __version__
 from nextclick.dataset import Dataset
 from nextclick.errors import ConfigError, DataError, MissingExtraError, TrainingDivergedError, nearest
 from nextclick.files import alone, new_file, read_toml, write_json
@@ -229,25 +229,15 @@ def _try(
     """Fit a model, measure it, and tell the study."""
     import optuna
 
-    from nextclick.ranking import Targets
-
     begun = time.perf_counter()
     try:
         model.fit(fitted, progress=progress)
-        queries, positions = measured.pairs()
-        ranks = model.rank(
-            queries, Targets.one_each(measured.items[positions]), 20,
-            progress=lambda done, total: progress("measuring", done, total),
-        )  # fmt: skip
+        reached = model.measure(measured, progress=lambda done, total: progress("measuring", done, total))
     except (TrainingDivergedError, ConfigError, MemoryError) as error:
         trial.set_user_attr("seconds", time.perf_counter() - begun)
         trial.set_user_attr("error", str(error) or type(error).__name__)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         return
-    reached = {
-        "recall@20": float(metrics.recall(ranks.better, ranks.ties, 20).mean()),
-        "mrr@20": float(metrics.reciprocal_rank(ranks.better, ranks.ties, 20).mean()),
-    }
     trial.set_user_attr("seconds", time.perf_counter() - begun)
     trial.set_user_attr("metrics", reached)
     study.tell(trial, reached[metric])

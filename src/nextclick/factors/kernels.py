@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nextclick.compiled import compiled
+from nextclick.compiled import compiled, uniform
 
 
 @compiled
@@ -60,17 +60,6 @@ def step(rows, low, high, positive, negative, left, right, rate, regularisation,
 
 
 @compiled
-def _uniform(state):
-    """Draw from [0, 1) and advance the state, one uint64 (SplitMix64)."""
-    state[0] += np.uint64(0x9E3779B97F4A7C15)
-    z = state[0]
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z = z ^ (z >> np.uint64(31))
-    return float(z >> np.uint64(11)) * (1.0 / 9007199254740992.0)
-
-
-@compiled
 def draw(shares, items, low, high, state):
     """Draw an item that is not among items[low:high], or -1 where 100 draws found none.
 
@@ -78,7 +67,7 @@ def draw(shares, items, low, high, state):
     uint64 [1].
     """
     for _ in range(100):
-        item = np.searchsorted(shares, _uniform(state), side="right")
+        item = np.searchsorted(shares, uniform(state), side="right")
         taken = False
         for p in range(low, high):
             taken = taken or items[p] == item

@@ -9,9 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nextclick import metrics
 from nextclick.errors import ArtifactError, DataError, TrainingDivergedError
-from nextclick.ranking import Targets
 from nextclick.reasons import ClickParts
 from nextclick.recommender import Recommender
 from nextclick.sessions import Queries, Sessions
@@ -136,7 +134,7 @@ class FactorRecommender(Recommender):
             finite = all(np.isfinite(side).all() for side in self.factors.values())
             if not (np.isfinite(loss) and finite):
                 raise TrainingDivergedError(epoch, steps, rate)
-            figure = self._figure(kept) if kept.n_pairs else None
+            figure = self.measure(kept, at_most=_MEASURED)[f"{self.metric}@20"] if kept.n_pairs else None
             self.facts["epochs"].append({"epoch": epoch, "loss": loss / max(steps, 1), "figure": figure})
             if figure is not None:
                 if figure > best_figure:
@@ -149,13 +147,6 @@ class FactorRecommender(Recommender):
 
     def _started(self, rows: int, rng: np.random.Generator) -> Factors:
         return rng.standard_normal((rows, self.dim), np.float32) * np.float32(self.start)
-
-    def _figure(self, kept: Sessions) -> float:
-        queries, positions = kept.pairs()
-        some = np.linspace(0, len(queries) - 1, min(len(queries), _MEASURED)).astype(np.int64)
-        ranks = self.rank(queries[some], Targets.one_each(kept.items[positions[some]]), 20)
-        measure = metrics.recall if self.metric == "recall" else metrics.reciprocal_rank
-        return float(measure(ranks.better, ranks.ties, 20).mean())
 
     def _lows(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where the clicks that are read begin, of prefixes from starts to ends."""

@@ -122,7 +122,7 @@ class NeuralRecommender(Recommender):
             self.seed,
         )  # fmt: skip
         objective = self._objective(self.network, sessions, workers)
-        validate = (lambda: self._figure(kept)) if kept.n_pairs else None
+        validate = (lambda: self.measure(kept)[f"{self.metric}@20"]) if kept.n_pairs else None
         checkpoints = self._checkpoints(stage, sessions, kept)
         with closing(_Watch(self, stage)) as watch:
             history = train(objective, options, validate, watch.tell, checkpoints, watch)
@@ -138,15 +138,6 @@ class NeuralRecommender(Recommender):
         sums = [crc32(array.data) for part in (sessions, kept) for array in (part.items, part.offsets)]
         about = {"model": self.name, "settings": settings.values_of(self), "version": __version__, **what}
         return Checkpoints(self._run.checkpoints / f"{stage}.safetensors", {**about, "checksums": sums})
-
-    def _figure(self, kept: Sessions) -> float:
-        from nextclick import metrics
-        from nextclick.ranking import Targets
-
-        queries, positions = kept.pairs()
-        ranks = self.rank(queries, Targets.one_each(kept.items[positions]), 20)
-        measure = metrics.recall if self.metric == "recall" else metrics.reciprocal_rank
-        return float(measure(ranks.better, ranks.ties, 20).mean())
 
     def _scores(self, queries: Queries) -> NDArray[np.float32]:
         torch = _torch()

@@ -8,6 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from nextclick.compiled import uniform
+
 INTENT, LAST, BEFORE, CAROUSEL, REPEAT, POPULAR, BOT = range(7)
 
 
@@ -62,31 +64,20 @@ class Record(NamedTuple):
 
 
 @njit(cache=True)
-def _uniform(state: NDArray[np.uint64]) -> float:
-    """Advance a SplitMix64 counter and return a number in [0, 1)."""
-    state[0] += np.uint64(0x9E3779B97F4A7C15)
-    z = state[0]
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z = z ^ (z >> np.uint64(31))
-    return float(float(z >> np.uint64(11)) * (1.0 / 9007199254740992.0))
-
-
-@njit(cache=True)
 def _start_stream(state: NDArray[np.uint64], seed: int, session: int) -> None:
     """Give every session its own stream, whatever the others drew."""
     state[0] = np.uint64(seed)
-    a = _uniform(state)
+    a = uniform(state)
     state[0] += np.uint64(session) * np.uint64(0xD1342543DE82EF95) + np.uint64(a * 9007199254740992.0)
-    _uniform(state)
+    uniform(state)
     state[0] ^= state[0] >> np.uint64(29)
     state[0] *= np.uint64(0xFF51AFD7ED558CCD)
 
 
 @njit(cache=True)
 def _normal(state: NDArray[np.uint64]) -> float:
-    radius = np.sqrt(-2.0 * np.log(1.0 - _uniform(state)))
-    return float(radius * np.cos(2.0 * np.pi * _uniform(state)))
+    radius = np.sqrt(-2.0 * np.log(1.0 - uniform(state)))
+    return float(radius * np.cos(2.0 * np.pi * uniform(state)))
 
 
 @njit(cache=True)
@@ -149,21 +140,21 @@ def simulate_day(
             continue
         subcategory, pace = 0, 0
         for c in range(begin, end):
-            u = _uniform(state)
+            u = uniform(state)
             if c == begin or u < rules.change:
                 subcategory = np.searchsorted(
-                    products.intent_sum, _uniform(state) * products.intent_sum[-1], side="right"
+                    products.intent_sum, uniform(state) * products.intent_sum[-1], side="right"
                 )
                 for a in range(4):
-                    taste[a] = 2.0 * np.pi * _uniform(state)
+                    taste[a] = 2.0 * np.pi * uniform(state)
                     wanted[2 * a] = rules.taste[a] * np.cos(taste[a])
                     wanted[2 * a + 1] = rules.taste[a] * np.sin(taste[a])
                 wanted[8] = _normal(state)
                 if c == begin:
-                    pace = int(rules.comparing * _uniform(state))
+                    pace = int(rules.comparing * uniform(state))
             elif u < rules.change + rules.drift[who]:
                 first = subcategory - subcategory % rules.per_category
-                step = 1 + int((rules.per_category - 1) * _uniform(state))
+                step = 1 + int((rules.per_category - 1) * uniform(state))
                 subcategory = first + (subcategory - first + step) % rules.per_category
             last = record.item[c - 1] if c > begin else -1
 
@@ -248,7 +239,7 @@ def simulate_day(
                 if share[m] > 0.0:
                     for k in range(count[m]):
                         p[offered[m, k]] += share[m] * chance[m, k]
-            u = _uniform(state)
+            u = uniform(state)
             m = 0
             while m < POPULAR and u >= share[m]:
                 u -= share[m]
@@ -256,10 +247,10 @@ def simulate_day(
             item, place, place_rank = -1, 0, 0.0
             if m == POPULAR:
                 while item < 0 or item == last or products.weight[item] <= 0.0:
-                    item = np.searchsorted(products.weight_sum, _uniform(state) * total_weight, side="right")
+                    item = np.searchsorted(products.weight_sum, uniform(state) * total_weight, side="right")
                     item = min(item, n - 1)
             else:
-                u = _uniform(state)
+                u = uniform(state)
                 k = 0
                 while k < count[m] - 1 and u >= chance[m, k]:
                     u -= chance[m, k]
@@ -297,7 +288,7 @@ def _crawl(begin: int, end: int, state: NDArray[np.uint64], products: Products, 
     for c in range(begin, end):
         item = -1
         while item < 0 or products.weight[item] <= 0.0:
-            item = int(len(products.weight) * _uniform(state))
+            item = int(len(products.weight) * uniform(state))
         record.item[c] = item
         record.mechanism[c] = BOT
         record.place[c] = 0
