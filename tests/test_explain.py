@@ -161,7 +161,7 @@ def narm_weights(model: Recommender, prefix: list[int]) -> list[float]:
     size = w["encoder.gru.weight_hh_l0"].shape[1]
     h, states = np.zeros(size), []
     for code in prefix:
-        x = w["items.weight"][code]
+        x = w["items.weight"][code] / np.linalg.norm(w["items.weight"][code])  # temperature > 0: cosines
         of_x = w["encoder.gru.weight_ih_l0"] @ x + w["encoder.gru.bias_ih_l0"]
         of_h = w["encoder.gru.weight_hh_l0"] @ h + w["encoder.gru.bias_hh_l0"]
         reset, update = sigmoid(of_x[:size] + of_h[:size]), sigmoid(of_x[size:-size] + of_h[size:-size])

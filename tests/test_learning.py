@@ -35,8 +35,15 @@ REACHED = {
     "sknn": 0.5,  # sets of items: no click of the session says more than another (0.63 to 0.67)
 }
 TRAINED = {
-    "stamp": {"epochs": 40, "patience": 40, "learning_rate": 0.02, "dim": 48, "batch_size": 128},
-    "narm": {"epochs": 12, "learning_rate": 0.01, "dim": 24, "hidden": 32, "batch_size": 128},
+    "stamp": {
+        "epochs": 40,
+        "patience": 40,
+        "learning_rate": 0.02,
+        "decay": 1,
+        "dim": 48,
+        "batch_size": 128,
+    },
+    "narm": {"epochs": 12, "learning_rate": 0.01, "decay": 1, "dim": 24, "hidden": 32, "batch_size": 128},
     "gru4rec": {
         **{"epochs": 12, "learning_rate": 0.1, "hidden": 32, "batch_size": 32, "n_samples": 32},
         **{"dropout_items": 0.0, "dropout_hidden": 0.0},

@@ -151,7 +151,7 @@ def test_overfits_fifty_sessions(model: type) -> None:
     sessions = Sessions.from_lists(lists)
     plain = {"dropout_items": 0.0, "dropout_session": 0.0} if model is nextclick.NARM else {}
     fitted = model(
-        epochs=300, learning_rate=0.01, validation=0, dim=32, batch_size=50, patience=300, **plain
+        epochs=300, learning_rate=0.01, decay=1, validation=0, dim=32, batch_size=50, patience=300, **plain
     ).fit(sessions)
     report = nextclick.evaluate([fitted], sessions, k=1, n_resamples=2)
     assert report.models[0].metrics["recall@1"] == 1.0

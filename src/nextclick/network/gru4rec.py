@@ -25,6 +25,8 @@ class GRU4Rec(NeuralRecommender):
     samples of a click are the other lanes' next clicks and ``n_samples`` more, drawn by clicks^alpha.
     Source: Hidasi et al., ICLR 2016; Hidasi & Karatzoglou, CIKM 2018 (additional samples, TOP1-max,
     BPR-max). Adagrad with momentum changes only the item vectors that a step reads.
+    ``preset=paper`` is the form of 2016, TOP1 over one-hot input; its learning rate and dropout were chosen
+    on validation sessions. The defaults are ``preset=bpr-max``: a fixed number of epochs over all sessions.
     """
 
     name: ClassVar[str] = "gru4rec"
@@ -42,8 +44,8 @@ class GRU4Rec(NeuralRecommender):
             "bpreg": 1.0, "activation": "elu", "elu": 0.5, "epochs": 10, "validation": 0.0,
         },
         "paper": {
-            "loss": "top1", "embedding": "one-hot", "batch_size": 50, "learning_rate": 0.01, "momentum": 0.0,
-            "dropout_hidden": 0.5, "dropout_items": 0.0, "n_samples": 0, "logq": 0.0, "activation": "tanh",
+            "loss": "top1", "embedding": "one-hot", "batch_size": 50, "learning_rate": 0.05, "momentum": 0.0,
+            "dropout_hidden": 0.4, "dropout_items": 0.0, "n_samples": 0, "logq": 0.0, "activation": "tanh",
             "epochs": 10, "validation": 0.0,
         },
     }  # fmt: skip
@@ -53,9 +55,13 @@ class GRU4Rec(NeuralRecommender):
         default="bpr-max", metadata=about("what a target has to win against its negative samples in")
     )
     epochs: int = field(default=10, metadata=about("passes over the training sessions at most", low=1))
-    batch_size: int = field(default=144, metadata=about("sessions side by side", low=1))
-    learning_rate: float = field(default=0.05, metadata=about("of Adagrad", low=0))
-    momentum: float = field(default=0.2, metadata=about("of Adagrad", low=0, high=0.99))
+    batch_size: int = field(default=144, metadata=about("sessions side by side", low=1, search=[32, 64, 144]))
+    validation: float = field(
+        default=0.0,
+        metadata=about("share of the sessions, the latest, to choose the epoch on; 0: none", low=0, high=0.9),
+    )
+    learning_rate: float = field(default=0.05, metadata=about("of Adagrad", low=0, search=("log", 0.02, 0.3)))
+    momentum: float = field(default=0.2, metadata=about("of Adagrad", low=0, high=0.99, search=(0.0, 0.8)))
     hidden: int = field(default=100, metadata=about("units of the GRU", low=1))
     layers: int = field(default=1, metadata=about("GRU layers", low=1, high=10))
     embedding: Literal["tied", "separate", "one-hot"] = field(
@@ -65,16 +71,23 @@ class GRU4Rec(NeuralRecommender):
         ),
     )
     dim: int = field(default=100, metadata=about("width of the item vectors read; separate only", low=1))
-    dropout_items: float = field(default=0.2, metadata=about("on the item vectors", low=0, high=0.99))
-    dropout_hidden: float = field(default=0.2, metadata=about("on the GRU's states", low=0, high=0.99))
+    dropout_items: float = field(
+        default=0.2, metadata=about("on the item vectors", low=0, high=0.99, search=(0.0, 0.6))
+    )
+    dropout_hidden: float = field(
+        default=0.2, metadata=about("on the GRU's states", low=0, high=0.99, search=(0.0, 0.6))
+    )
     n_samples: int = field(default=2048, metadata=about("additional negative samples of a step", low=0))
     alpha: float = field(
-        default=0.3, metadata=about("additional samples are drawn by clicks^alpha; 0 uniform", low=0)
+        default=0.3,
+        metadata=about("additional samples are drawn by clicks^alpha; 0 uniform", low=0, search=(0.0, 1.0)),
     )
     logq: float = field(
         default=0.0, metadata=about("strength of the correction for how often a candidate is drawn", low=0)
     )
-    bpreg: float = field(default=1.0, metadata=about("weight of bpr-max's score regularisation", low=0))
+    bpreg: float = field(
+        default=1.0, metadata=about("weight of bpr-max's score regularisation", low=0, search=(0.0, 2.0))
+    )
     activation: Literal["linear", "tanh", "elu"] = field(
         default="elu", metadata=about("on the scores in training")
     )

@@ -27,10 +27,17 @@ class STAMP(AttentiveRecommender):
     name: ClassVar[str] = "stamp"
     summary: ClassVar[str] = "attention over the session's clicks, its last click weighing most"
     source: ClassVar[str] = "Liu et al., KDD 2018"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}, "stmp": {"attended": False}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {"decay": 1.0},
+        "stmp": {"decay": 1.0, "attended": False},
+    }
 
     learning_rate: float = field(
         default=0.005, metadata=about("of Adam", low=0, search=("log", 0.0005, 0.02))
+    )
+    decay: float = field(
+        default=0.5,
+        metadata=about("factor on the learning rate after each epoch", low=0, high=1, search=(0.3, 1.0)),
     )
     dim: int = field(
         default=100, metadata=about("width of the item vectors", low=1, search=[50, 100, 150, 200])
