@@ -153,9 +153,7 @@ def test_the_correction_is_the_log_of_expected_numbers() -> None:
     objective = model._objective(model._network(3), sessions, nextclick.network.workers.Workers())
     found = objective._offset(torch.tensor([0, 1, 0, 2, 1]), 2)
     of_sample = math.sqrt(2) + 2
-    a = 2 * 2 / 4 + 3 * math.sqrt(2) / of_sample  # two lanes on half of all clicks, three samples
-    b = c = 2 * 1 / 4 + 3 / of_sample
-    expected = [a, b, a, c, b]
+    expected = [2 / 2, 2 / 4, 3 * math.sqrt(2) / of_sample, 3 / of_sample, 3 / of_sample]
     assert found.tolist() == pytest.approx([-0.5 * math.log(number) for number in expected], abs=1e-6)
 
 
@@ -435,9 +433,9 @@ def train_slowly(model: nextclick.GRU4Rec, sessions: Sessions) -> dict[str, Any]
             candidates = [items[n + 1] for n in at] + drawn.tolist()
             scores = below @ predicted[candidates].T + weights["bias"][candidates, 0]
             if model.logq > 0:
-                by_batch = torch.from_numpy(support / support.sum())[candidates] * len(at)
-                by_sample = torch.from_numpy(sampler.probability)[candidates] * model.n_samples
-                scores = scores - model.logq * (by_batch + by_sample).log()
+                share = torch.from_numpy(support / support.sum())[candidates[: len(at)]] * len(at)
+                by_sample = torch.from_numpy(sampler.probability)[candidates[len(at) :]] * model.n_samples
+                scores = scores - model.logq * torch.cat([share, by_sample]).log()
             loss = slow.ranking_loss(
                 model.loss, scores, range(len(at)), regularisation=model.bpreg,
                 activation=model.activation, elu=model.elu,

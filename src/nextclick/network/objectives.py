@@ -79,8 +79,9 @@ class SampledItems(Objective):
     Source: Hidasi et al., ICLR 2016; Hidasi & Karatzoglou, CIKM 2018.
 
     order: "time", the sessions as they are, or "random";  activation: on the scores, "linear", "tanh" or
-    "elu" with ``elu``;  logq: strength of the correction for how often an item is a candidate: the log of
-    how many times it is expected to be, among lanes and samples together, is taken off its score.
+    "elu" with ``elu``;  logq: strength of the correction for how often a candidate is drawn: the log of how
+    many times it is expected, among the lanes for a lane's target and among the samples for a sample, is
+    taken off its score. (Taking both together for all of them lowered MRR@20 on validation sessions.)
     """
 
     def __init__(
@@ -174,7 +175,7 @@ class SampledItems(Objective):
         offset = None if self.bias is None else self.bias.rows(candidates)[:, 0]
         if self.logq == 0:
             return offset
-        expected = n * self._by_batch.index_select(0, candidates)
-        expected += self.n_samples * self._by_sample.index_select(0, candidates)
-        correction = expected.log_().mul_(-self.logq)
+        by_batch = n * self._by_batch.index_select(0, candidates[:n])
+        by_sample = self.n_samples * self._by_sample.index_select(0, candidates[n:])
+        correction = torch.cat([by_batch, by_sample]).log_().mul_(-self.logq)
         return correction if offset is None else offset + correction
