@@ -1,6 +1,6 @@
 """How fast networks train and answer, against what the products alone cost and against a plain loop.
 
-    python benchmarks/network_speed.py                  # all of it, about 8 minutes
+    python benchmarks/network_speed.py                  # all of it, about 5 minutes
     python benchmarks/network_speed.py diginetica narm  # a part
 
 Epochs of narm and stamp: ``BATCHES`` batches of an epoch, drawn at random, are timed and scaled to the whole
@@ -29,7 +29,7 @@ from nextclick import Dataset, build, evaluate
 from nextclick.network.batches import Batch
 from nextclick.network.workers import Workers
 
-BATCHES = 40
+BATCHES = 24
 
 
 def main() -> None:

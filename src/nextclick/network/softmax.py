@@ -26,7 +26,7 @@ class _FullSoftmax(torch.autograd.Function):
     def forward(ctx: Any, sessions: Tensor, items: Tensor, targets: Tensor, low: torch.dtype) -> Tensor:
         n_pairs, width = sessions.shape  # P, D
         n_items = len(items)  # N
-        buffers = _buffers(n_items, width, low)
+        buffers = _buffers(n_items, width, low, items.device)
         item_grad = torch.zeros_like(items)
         session_grad = torch.empty_like(sessions)
         chosen = items[targets]  # [P, D]
@@ -65,21 +65,21 @@ class _FullSoftmax(torch.autograd.Function):
 
 
 class _Buffers:
-    def __init__(self, n_items: int, width: int, dtype: torch.dtype) -> None:
-        self.shape = (n_items, width, dtype)
-        self.scores = torch.empty(ROWS, n_items, dtype=dtype)
-        self.sessions = torch.empty(ROWS, width, dtype=dtype)
-        self.items = torch.empty(n_items, width, dtype=dtype)
+    def __init__(self, n_items: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.made_for = (n_items, width, dtype, device)
+        self.scores = torch.empty(ROWS, n_items, dtype=dtype, device=device)
+        self.sessions = torch.empty(ROWS, width, dtype=dtype, device=device)
+        self.items = torch.empty(n_items, width, dtype=dtype, device=device)
 
 
 _kept = threading.local()
 
 
-def _buffers(n_items: int, width: int, dtype: torch.dtype) -> _Buffers:
-    """Return this thread's buffers, new ones only where the sizes have changed."""
+def _buffers(n_items: int, width: int, dtype: torch.dtype, device: torch.device) -> _Buffers:
+    """Return this thread's buffers, new ones only where sizes, type or device have changed."""
     kept: _Buffers | None = getattr(_kept, "buffers", None)
-    if kept is None or kept.shape != (n_items, width, dtype):
-        kept = _kept.buffers = _Buffers(n_items, width, dtype)
+    if kept is None or kept.made_for != (n_items, width, dtype, device):
+        kept = _kept.buffers = _Buffers(n_items, width, dtype, device)
     return kept
 
 

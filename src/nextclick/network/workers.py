@@ -52,9 +52,10 @@ def _leave() -> None:
 
 
 def chosen_device(name: str) -> torch.device:
-    """Return the device of a name; ``auto``: this process's GPU where there is one, else the processor."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
+    """Return the device of a name; ``auto``: a GPU where there is one, else the processor.
+
+    ``auto`` and ``cuda`` give every process that torchrun started on this machine a GPU of its own.
+    """
+    if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device("cpu")
+    return torch.device("cpu" if name == "auto" else name)
