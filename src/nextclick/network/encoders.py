@@ -33,8 +33,7 @@ class NarmEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.kind = kind
-        self.drop_items = nn.Dropout(dropout_items)
-        self.drop_session = nn.Dropout(dropout_session)
+        self.dropout_items, self.dropout_session = dropout_items, dropout_session
         self.gru = nn.GRU(dim, hidden, batch_first=True)
         if kind != "global":
             self.query = nn.Linear(hidden, hidden, bias=False)
@@ -43,17 +42,19 @@ class NarmEncoder(nn.Module):
         self.width = 2 * hidden if kind == "hybrid" else hidden
 
     def forward(self, clicks: Tensor, mask: Tensor) -> Tensor:
-        states, _ = self.gru(self.drop_items(clicks))  # [B, T, H]
+        states, _ = self.gru(dropped(clicks, self.dropout_items, self.training))  # [B, T, H]
         if self.kind == "global":
-            return self.drop_session(states)
+            return dropped(states, self.dropout_session, self.training)
         local = self.attention(states, mask) @ states  # [B, T, H]
         if self.kind == "local":
-            return self.drop_session(local)
-        return self.drop_session(torch.cat([states, local], dim=2))
+            return dropped(local, self.dropout_session, self.training)
+        return dropped(torch.cat([states, local], dim=2), self.dropout_session, self.training)
 
     def weigh(self, clicks: Tensor, mask: Tensor) -> Tensor | None:
         """``attention`` from the clicks themselves, to look at; None for global, which has none."""
-        return None if self.kind == "global" else self.attention(self.gru(self.drop_items(clicks))[0], mask)
+        if self.kind == "global":
+            return None
+        return self.attention(self.gru(dropped(clicks, self.dropout_items, self.training))[0], mask)
 
     def attention(self, states: Tensor, mask: Tensor) -> Tensor:
         """Weights a_tj of click j for the prefix that ends at t, [B, T, T]; 0 for later and padded clicks."""
@@ -91,7 +92,7 @@ class GruEncoder(nn.Module):
 
     def forward(self, clicks: Tensor, mask: Tensor) -> Tensor:
         states, _ = self.gru(self._dropped(clicks))
-        return self._drop(states, self.dropout_hidden)
+        return dropped(states, self.dropout_hidden, self.training)
 
     def step(self, clicks: Tensor, states: list[Tensor]) -> list[Tensor]:
         """Return the states after one more click, clicks [L, D] and a state [L, H] for each layer."""
@@ -99,7 +100,7 @@ class GruEncoder(nn.Module):
         below = self._dropped(clicks)
         for layer, state in enumerate(states):
             weights = self.gru.all_weights[layer]
-            below = self._drop(torch.gru_cell(below, state, *weights), self.dropout_hidden)
+            below = dropped(torch.gru_cell(below, state, *weights), self.dropout_hidden, self.training)
             after.append(below)
         return after
 
@@ -107,10 +108,7 @@ class GruEncoder(nn.Module):
         if self.training and self.dropout_clicks > 0:
             kept = torch.empty_like(clicks[..., :1]).bernoulli_(1 - self.dropout_clicks)
             clicks = clicks * (kept / (1 - self.dropout_clicks))
-        return self._drop(clicks, self.dropout_items)
-
-    def _drop(self, vectors: Tensor, probability: float) -> Tensor:
-        return nn.functional.dropout(vectors, probability, self.training) if probability > 0 else vectors
+        return dropped(clicks, self.dropout_items, self.training)
 
 
 class StampEncoder(nn.Module):
@@ -158,3 +156,11 @@ def _seen(mask: Tensor) -> Tensor:
     """Which clicks j a prefix ending at t holds, [B, T, T] bool."""
     size = mask.shape[1]
     return torch.ones(size, size, dtype=torch.bool, device=mask.device).tril() & mask[:, None, :]
+
+
+def dropped(vectors: Tensor, probability: float, training: bool) -> Tensor:
+    """Dropout by uniform numbers, which PyTorch draws several times faster than its own dropout's coins."""
+    if not training or probability == 0:
+        return vectors
+    kept = (torch.rand_like(vectors) >= probability).to(vectors.dtype)
+    return vectors * kept.div_(1 - probability)

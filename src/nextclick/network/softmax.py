@@ -26,7 +26,6 @@ class _FullSoftmax(torch.autograd.Function):
     def forward(ctx: Any, sessions: Tensor, items: Tensor, targets: Tensor, low: torch.dtype) -> Tensor:
         n_pairs, width = sessions.shape  # P, D
         n_items = len(items)  # N
-        buffers = _buffers(n_items, width, low, items.device)
         item_grad = torch.zeros_like(items)
         session_grad = torch.empty_like(sessions)
         chosen = items[targets]  # [P, D]
@@ -34,8 +33,11 @@ class _FullSoftmax(torch.autograd.Function):
         # Cauchy-Schwarz bounds the scores. Only where that is beyond what exp can take are they shifted by
         # the largest of their row, which costs two more passes over the block.
         shifted = bool(sessions.norm(dim=1).max() * items.norm(dim=1).max() > _LARGEST)
-        low_items = items.to(low)
-        transposed = low_items.T.contiguous()
+        exact = low == items.dtype
+        # In full precision a column of ones makes the row sums part of a product, which saves a pass.
+        low_items = torch.cat([items, items.new_ones(n_items, 1)], 1) if exact else items.to(low)
+        transposed = low_items[:, :width].T.contiguous()
+        buffers = _buffers(n_items, low_items.shape[1], low, items.device)
         for begin in range(0, n_pairs, ROWS):
             rows = slice(begin, min(begin + ROWS, n_pairs))
             block = sessions[rows]
@@ -46,22 +48,25 @@ class _FullSoftmax(torch.autograd.Function):
                 scores -= largest
                 loss += largest.double().sum()
             scores.exp_()
-            total = scores.sum(1, keepdim=True, dtype=torch.float32)  # [R, 1]
-            loss += total.log().double().sum()
             grad = buffers.sessions[: len(block)]
             torch.mm(scores, low_items, out=grad)
-            session_grad[rows] = grad.to(sessions.dtype) / total - chosen[rows]
-            torch.mm(scores.T, (block / total).to(low), out=buffers.items)
-            item_grad += buffers.items
+            total = grad[:, width:] if exact else scores.sum(1, keepdim=True, dtype=torch.float32)  # [R, 1]
+            loss += total.log().double().sum()
+            session_grad[rows] = grad[:, :width].to(sessions.dtype) / total - chosen[rows]
+            if exact:
+                item_grad.addmm_(scores.T, block / total)
+            else:
+                torch.mm(scores.T, (block / total).to(low), out=buffers.items)
+                item_grad += buffers.items
         item_grad.index_add_(0, targets, sessions, alpha=-1.0)
-        ctx.save_for_backward(session_grad, item_grad)
+        ctx.gradients = session_grad, item_grad
         return (loss / n_pairs).to(sessions.dtype)
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        session_grad, item_grad = ctx.saved_tensors
+        (session_grad, item_grad), ctx.gradients = ctx.gradients, None  # changed in place, so of use once
         scale = outputs[0] / len(session_grad)
-        return session_grad * scale, item_grad * scale, None, None
+        return session_grad.mul_(scale), item_grad.mul_(scale), None, None
 
 
 class _Buffers:
