@@ -43,6 +43,7 @@ ROWS: list[tuple[str, str]] = [
     ("stamp", "preset=paper"),
     ("stamp", "defaults"),  # the rate halved after each epoch: what the constant one loses
     ("narm", "preset=paper"),
+    ("narm", "epochs=5"),
     ("narm", "defaults"),
 ]
 
