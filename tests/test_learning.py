@@ -43,7 +43,15 @@ TRAINED = {
         "dim": 48,
         "batch_size": 128,
     },
-    "narm": {"epochs": 12, "learning_rate": 0.01, "decay": 1, "dim": 24, "hidden": 32, "batch_size": 128},
+    "narm": {
+        "epochs": 12,
+        "validation": 0,
+        "learning_rate": 0.01,
+        "decay": 1,
+        "dim": 24,
+        "hidden": 32,
+        "batch_size": 128,
+    },
     "gru4rec": {
         **{"epochs": 12, "learning_rate": 0.1, "hidden": 32, "batch_size": 32, "n_samples": 32},
         **{"dropout_items": 0.0, "dropout_hidden": 0.0},

@@ -27,7 +27,7 @@ from nextclick.network.training import Epoch, Objective, Options, best_of, train
 TRAIN = processes.SESSIONS
 MODELS: dict[str, dict[str, Any]] = {
     "narm": {"epochs": 5, "dim": 5, "hidden": 6, "batch_size": 32, "learning_rate": 0.01, "decay": 0.8},
-    "gru4rec": {**processes.KILLED, "momentum": 0.3},
+    "gru4rec": {**processes.KILLED, "momentum": 0.3, "validation": 0.1},
     "gru4rec-plus": {"epochs": 4, "dim": 5, "hidden": 6, "batch_size": 32, "learning_rate": 0.01},
 }  # with their dropouts, which have to be drawn again as they were
 
