@@ -39,8 +39,7 @@ class NegativeSampler:
     """
 
     def __init__(self, support: NDArray[np.int64], alpha: float) -> None:
-        weights = np.where(support > 0, support, 0).astype(np.float64)
-        weights = np.where(weights > 0, weights**alpha, 0.0)
+        weights = np.where(support > 0, np.maximum(support, 1.0) ** alpha, 0.0)
         self.probability = weights / weights.sum()  # [N]
         self._table = kernels.alias_table(weights)
 

@@ -56,8 +56,7 @@ class _FullSoftmax(torch.autograd.Function):
             if exact:
                 item_grad.addmm_(scores.T, block / total)
             else:
-                torch.mm(scores.T, (block / total).to(low), out=buffers.items)
-                item_grad += buffers.items
+                item_grad += scores.T @ (block / total).to(low)
         item_grad.index_add_(0, targets, sessions, alpha=-1.0)
         ctx.gradients = session_grad, item_grad
         return (loss / n_pairs).to(sessions.dtype)
@@ -74,7 +73,6 @@ class _Buffers:
         self.made_for = (n_items, width, dtype, device)
         self.scores = torch.empty(ROWS, n_items, dtype=dtype, device=device)
         self.sessions = torch.empty(ROWS, width, dtype=dtype, device=device)
-        self.items = torch.empty(n_items, width, dtype=dtype, device=device)
 
 
 _kept = threading.local()

@@ -33,7 +33,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to: mean loss, the validation figure (None without validation), its seconds."""
+    """What one epoch came to: mean loss, the validation figure (None without validation)."""
 
     epoch: int
     loss: float
@@ -43,7 +43,7 @@ class Epoch:
 class Objective(ABC):
     """What is trained: a network, the batches of an epoch, the loss of a batch, and its optimizer.
 
-    n_pairs: next clicks to predict in an epoch;  parallel: the processes that share every batch.
+    n_pairs: next clicks to predict in an epoch;  workers: the processes that share every batch.
     """
 
     network: nn.Module
