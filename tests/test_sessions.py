@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import nextclick
 from nextclick import ArtifactError, DataError, Dataset, Queries, Sessions, Vocabulary
+from nextclick.dataset import FORMAT_VERSION
 from synthetic import int_sessions, text_sessions
 
 STRANGE = [
@@ -376,7 +377,7 @@ def test_no_data_here(tmp_path: Path, prepared: Path) -> None:
     refuse(tmp_path, "it holds slices")
 
 
-@pytest.mark.parametrize("version", [2, 99, None, "1", []])
+@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 99, None, "1", []])
 def test_newer_formats_are_refused(data: Path, version: Any) -> None:
     edit(data, format_version=version)
     refuse(data, "upgrade nextclick")

@@ -19,6 +19,7 @@ from nextclick.voting import Votes, VotingRecommender
 class Popularity(VotingRecommender):
     """Recommends the most clicked items, whatever the session (POP).
 
+    All clicks count, also where only those of one event are to be predicted.
     Source: Li et al., CIKM 2017, sec. 4.2.
     """
 
@@ -77,6 +78,7 @@ class SessionPopularity(Popularity):
 class Markov(ItemToItem):
     """First-order Markov chain: the share of clicks on j among those that directly followed a click on i.
 
+    Of data with a target event only the clicks of that event are counted, after the click before them.
     Source: Twardowski et al., ECIR 2021, sec. 5.1 (MARKOV-1).
     """
 
@@ -90,8 +92,8 @@ class Markov(ItemToItem):
     )
 
     def _table(self, sessions: Sessions) -> ItemTable:
-        following = np.flatnonzero(np.diff(sessions.session_of) == 0)
-        before, after = sessions.items[following], sessions.items[following + 1]
+        targets = np.flatnonzero(sessions.is_target)
+        before, after = sessions.items[targets - 1], sessions.items[targets]
         pairs, counts = np.unique(before.astype(np.int64) * sessions.n_items + after, return_counts=True)
         rows, columns = pairs // sessions.n_items, pairs % sessions.n_items
         clicks_after = np.bincount(before, minlength=sessions.n_items)

@@ -16,7 +16,7 @@ from nextclick.errors import ArtifactError
 from nextclick.sessions import Sessions, Vocabulary
 
 FORMAT = "nextclick-data"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 knew no target event
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -96,7 +96,8 @@ class Dataset:
                 found = f"{file.stat().st_size} bytes" if file.is_file() else "no such file"
                 raise ArtifactError(f"{file}: expected {size} bytes, found {found}; prepare the data again")
             arrays[name.removesuffix(".npy")] = np.load(file, mmap_mode="r", allow_pickle=False)
-        if verify and fingerprint_of(arrays) != info["fingerprint"]:
+        target = info.get("target")
+        if verify and fingerprint_of(arrays, target) != info["fingerprint"]:
             raise ArtifactError(
                 f"{path / 'arrays'}: changed since they were prepared; prepare the data again"
             )
@@ -110,6 +111,8 @@ class Dataset:
             clock=info["clock"],
             events=arrays.get("events"),
             event_names=tuple(info["event_names"]),
+            target_event=None if target is None else info["event_names"].index(target["event"]),
+            target_clicks=None if target is None else target["clicks"],
         )
         (_, a), (_, b), (_, c) = (
             info["splits"][part]["sessions"] for part in ("train", "validation", "test")
@@ -122,9 +125,14 @@ class Dataset:
         return cls(info["name"], sessions, (a, b, c), known, info)
 
 
-def fingerprint_of(arrays: Mapping[str, NDArray[Any]]) -> str:
-    """Return the SHA-256 over the names, types and contents of prepared arrays."""
+def fingerprint_of(arrays: Mapping[str, NDArray[Any]], target: Mapping[str, Any] | None = None) -> str:
+    """Return the SHA-256 over the names, types and contents of prepared arrays, and what is to be predicted.
+
+    target: the event and the longest prefix, as ``prepare.json`` has them, or None for every click.
+    """
     digest = hashlib.sha256()
+    if target is not None:
+        digest.update(json.dumps(dict(target), sort_keys=True).encode())
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {len(array)} ".encode())
         digest.update(np.ascontiguousarray(array).view(np.uint8).data)

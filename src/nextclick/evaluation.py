@@ -1,5 +1,6 @@
 """The evaluation protocol: every click of every test session but the first, all training items ranked.
 
+Of data with a target event only the clicks of that event are predicted, from the last clicks before each.
 Each model answers the same queries. Nothing is sampled, nothing is cut: a target that no model knows is a
 miss unless it is asked to be dropped, and tied scores count as their expectation.
 """
@@ -126,6 +127,8 @@ def evaluate(
         models=tuple(results),
         comparisons=tuple(_compare(results, answers, samples, ks[-1])),
         notes=notes,
+        target_event=test.target_name,
+        target_clicks=test.target_clicks,
     )
 
 
@@ -174,15 +177,17 @@ def _events(
     """Cut the test sessions into events; also count those whose next click no model knows."""
     queries, positions = test.pairs()
     if len(queries) == 0:
+        if test.target_name is not None:
+            raise DataError(
+                f"nothing to evaluate: no session has a click of event {test.target_name!r} to predict"
+            )
         raise DataError("nothing to evaluate: no test session has two clicks; give longer sessions")
     session = test.session_of[positions]
     known = np.any([codes != UNKNOWN for codes in translations], axis=0)  # of each item
     answerable = known[test.items[positions]]
     slices = _slices(test, queries, positions, known, prefix_lengths)
     if protocol == "remaining":
-        targets, bounds = _still_to_come(
-            test.items, positions, test.offsets[session + 1], known, unseen == "drop"
-        )
+        targets, bounds = _still_to_come(test, positions, test.offsets[session + 1], known, unseen == "drop")
     else:
         targets, bounds = test.items[positions], np.arange(len(positions) + 1)
     if unseen == "drop":
@@ -201,16 +206,16 @@ def _events(
 
 
 def _still_to_come(
-    items: NDArray[np.int32],
+    test: Sessions,
     positions: NDArray[np.int64],
     ends: NDArray[np.int64],
     known: NDArray[np.bool_],
     only_known: bool,
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """The distinct items from each position to the end of its session, in order of appearance."""
-    rows = []
+    """The distinct items to predict from each position to the end of its session, in order of appearance."""
+    rows, wanted = [], test.is_target
     for position, end in zip(positions.tolist(), ends.tolist(), strict=True):
-        rest = items[position:end]
+        rest = test.items[position:end][wanted[position:end]]
         _, first = np.unique(rest, return_index=True)
         rest = rest[np.sort(first)]
         rows.append(rest[known[rest]] if only_known else rest)

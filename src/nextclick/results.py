@@ -56,7 +56,11 @@ class Comparison:
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """A comparison of models on one test set, and all that is needed to read it."""
+    """A comparison of models on one test set, and all that is needed to read it.
+
+    target_event, target_clicks: the event whose clicks were predicted, each from so many clicks before it at
+    most; None: every click but the first of a session, from all before it.
+    """
 
     dataset: str
     pairs: int
@@ -71,6 +75,8 @@ class Report:
     models: tuple[ModelResult, ...]
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...] = ()
+    target_event: str | None = None
+    target_clicks: int | None = None
 
     def __repr__(self) -> str:
         """Say the size, then a line per model: its recall and MRR at the largest k."""
@@ -82,6 +88,24 @@ class Report:
             lines.append(f"  {result.name:{wide}}  recall@{k} {recall:.3f}  MRR@{k} {mrr:.3f}")
         return "\n".join(lines) + ">"
 
+    @property
+    def predicted(self) -> str:
+        """What was to be predicted, in words: the start of a sentence."""
+        if self.target_event is None:
+            return "every click but the first of a session"
+        return f"each click of event {self.target_event}"
+
+    @property
+    def seen(self) -> str:
+        """What it was predicted from, in words."""
+        if self.target_clicks is None:
+            return "the clicks before it"
+        return (
+            "the last click before it"
+            if self.target_clicks == 1
+            else f"the last {self.target_clicks} clicks before it"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON-ready values; metrics stand beside the name of their model."""
         return {
@@ -90,6 +114,8 @@ class Report:
             "sessions": self.sessions,
             "k": list(self.k),
             "protocol": self.protocol,
+            "target_event": self.target_event,
+            "target_clicks": self.target_clicks,
             "unseen": self.unseen,
             "unseen_pairs": self.unseen_pairs,
             "candidates": self.candidates,

@@ -152,7 +152,9 @@ class Sessions:
     ``clock``, else a counter that only orders the clicks;  events: uint8 [n_clicks] codes into
     ``event_names``, or None where the log has one kind of event;  n_items: how many items a model fitted
     on these sessions knows, the codes below it;  origin: the prepared data set they are of, its name,
-    fingerprint and part, where there is one.
+    fingerprint and part, where there is one;  target_event: code of the only event whose clicks are to be
+    predicted, None: every click;  target_clicks: how many clicks before it a target is predicted from at
+    most, None: all.
     """
 
     items: NDArray[np.int32]
@@ -164,6 +166,8 @@ class Sessions:
     events: NDArray[np.uint8] | None = None
     event_names: tuple[str, ...] = ()
     origin: Mapping[str, str] = field(default_factory=dict)
+    target_event: int | None = None
+    target_clicks: int | None = None
 
     @classmethod
     def from_lists(cls, sessions: Iterable[Sequence[ItemId]], times: Iterable[int] | None = None) -> Sessions:
@@ -226,8 +230,20 @@ class Sessions:
         return np.diff(self.offsets)
 
     @property
+    def target_name(self) -> str | None:
+        """Name of the event whose clicks are to be predicted, None where it is every click."""
+        return None if self.target_event is None else self.event_names[self.target_event]
+
+    @property
+    def is_target(self) -> NDArray[np.bool_]:
+        """Which clicks are to be predicted, [n_clicks]: no first one, those of ``target_event`` only."""
+        return targets_of(self.offsets, self.events, self.target_event)
+
+    @property
     def n_pairs(self) -> int:
-        """Number of (prefix, next click) pairs: one less than the clicks of each session."""
+        """Number of (prefix, click to predict) pairs: of a session, one less than its clicks, or fewer."""
+        if self.target_event is not None:
+            return int(np.count_nonzero(self.is_target))
         return int(np.maximum(self.lengths - 1, 0).sum())
 
     @property
@@ -240,12 +256,34 @@ class Sessions:
         return np.bincount(self.items[self.items < self.n_items], minlength=self.n_items)
 
     def pairs(self) -> tuple[Queries, NDArray[np.int64]]:
-        """Return every prefix of every session and where in ``items`` its next click stands.
+        """Return the clicks before each click to predict, and where in ``items`` that click stands.
 
-        The next click itself is ``items[position]``; the rest of the session ends at
-        ``offsets[session + 1]``.  Positions: int64 [n_pairs], sessions in order, short prefixes first.
+        The click itself is ``items[position]``; the rest of the session ends at ``offsets[session + 1]``.
+        The prefix is the last ``target_clicks`` clicks before it.
+        Positions: int64 [n_pairs], sessions in order, early clicks first.
         """
-        first = np.zeros(len(self.items), bool)
-        first[self.offsets[:-1][self.lengths > 0]] = True
-        targets = np.flatnonzero(~first)
-        return Queries(self.items, self.offsets[self.session_of[targets]], targets), targets
+        targets = np.flatnonzero(self.is_target)
+        return Queries(self.items, self.prefix_starts()[targets], targets), targets
+
+    def prefix_starts(self, longest: int | None = None) -> NDArray[np.int64]:
+        """Return where the prefix of each click starts, [n_clicks]; longest: in clicks, if given."""
+        starts = self.offsets[self.session_of]
+        limits = [limit for limit in (longest, self.target_clicks) if limit is not None]
+        return np.maximum(starts, np.arange(len(starts)) - min(limits)) if limits else starts
+
+
+def targets_of(
+    offsets: NDArray[np.int64], events: NDArray[np.uint8] | None, event: int | None
+) -> NDArray[np.bool_]:
+    """Return which clicks of sessions are to be predicted, [n_clicks]: all but first ones, of one event.
+
+    offsets, events: as in ``Sessions``;  event: a code, or None for every kind.
+    Raises DataError when an event is asked for and the clicks have none.
+    """
+    wanted = np.ones(int(offsets[-1]), np.bool_)
+    if event is not None:
+        if events is None:
+            raise DataError("clicks of one event are to be predicted, but the clicks have no events")
+        wanted = np.asarray(events == event)
+    wanted[offsets[:-1][np.diff(offsets) > 0]] = False
+    return wanted

@@ -36,6 +36,13 @@ from nextclick.prepare.options import TIME_UNITS
     help="Of numeric times; ordinal: they only count up.",
 )
 @click.option("--events", metavar="NAME,...", help="Keep these kinds of event only.")
+@click.option("--target-event", metavar="NAME", help="Predict the clicks of this kind of event only.")
+@click.option(
+    "--target-clicks",
+    type=int,
+    metavar="N",
+    help="Each from the last N clicks before it.  [default: 12 with --target-event]",
+)
 @click.option("--min-length", default=2, show_default=True, help="Drop sessions with fewer clicks.")
 @click.option(
     "--max-length",
@@ -88,6 +95,7 @@ def prepare(
       nextclick prepare clicks.csv --out data
       nextclick prepare events.csv --user visitorid --events view --holdout 7d --validation 7d --out data
       nextclick prepare --train train.parquet --test test.parquet --out data
+      nextclick prepare events.csv --user visitorid --target-event view --target-clicks 12 --out data
     """
     begun = time.perf_counter()
     with messages.status("prepare") as status:
@@ -135,10 +143,13 @@ def _table(path: Path, steps: Sequence[Mapping[str, Any]]) -> Table:
 
 def _parts(info: Mapping[str, Any]) -> str:
     """Return the sizes of the parts, and why rows were not usable, in words."""
-    lines = []
+    lines, target = [], info["target"]
+    of = ""
+    if target is not None:
+        of = f" of event {target['event']}, each from the last {target['clicks']} before it"
     for name, part in info["splits"].items():
         first, end = part["sessions"]
-        lines.append(f"{name}: {end - first:,} sessions, {part['pairs']:,} clicks to predict")
+        lines.append(f"{name}: {end - first:,} sessions, {part['pairs']:,} clicks to predict{of}")
     if info["bad_rows"]:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in info["bad_rows"].items())
         lines.append(f"rows not usable: {reasons}")
@@ -149,6 +160,6 @@ def _summary(path: Path, info: Mapping[str, Any]) -> dict[str, Any]:
     """Return the result as plain values for other programs."""
     wanted = (
         *("name", "clock", "time_unit", "columns", "bad_rows"),
-        *("warnings", "splits", "n_items", "fingerprint"),
+        *("warnings", "splits", "target", "n_items", "fingerprint"),
     )
     return {"path": str(path), **{key: info[key] for key in wanted}}

@@ -18,6 +18,7 @@ from nextclick.tuning import read_settings
 
 FILES = ("source", "train", "test")
 _OPTIONS = [option.name for option in dataclasses.fields(PrepareOptions) if option.name != "ready"]
+_WHOLE = ("min_length", "max_length", "min_support", "slices", "target_clicks")
 _METRIC = re.compile(r"(recall|mrr|ndcg)@(1|5|10|20)")
 
 
@@ -128,7 +129,7 @@ def _data(table: Any) -> dict[str, Any]:
     options = {name: value for name, value in data.items() if name not in FILES}
     for name, value in options.items():
         kinds = {"events": list, "collapse_repeats": bool, "max_bad": (float, int, str)}
-        kind = kinds.get(name, int if name in ("min_length", "max_length", "min_support", "slices") else str)
+        kind = kinds.get(name, int if name in _WHOLE else str)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):  # type: ignore[arg-type]
             raise ConfigError(f"[data]: {name}={value!r}: expected {'text' if kind is str else kind}")
     try:

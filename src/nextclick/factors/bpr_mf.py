@@ -21,7 +21,8 @@ class BPRMF(FactorRecommender):
 
     ``sessions=own`` is the published training: each training session s has factors w_s, as a user has in
     matrix factorisation, and x = <w_s, h_i> - <w_s, h_j> for each of its clicks i and an item j that it did
-    not click; w is given up after training. ``sessions=mean`` trains what is asked afterwards: w_s is the
+    not click, also where only some clicks are to be predicted; w is given up after training.
+    ``sessions=mean`` trains what is asked afterwards: w_s is the
     mean of h over the clicks before i.
 
     Source: Rendle et al., UAI 2009 (the criterion, its ascent, matrix factorisation); Li et al., CIKM 2017,

@@ -95,13 +95,11 @@ class FactorRecommender(Recommender):
     """Names of the factors of clicks (left) and of candidates (right); the same name for the same factors."""
 
     def _examples(self, sessions: Sessions, rng: np.random.Generator) -> Examples:
-        """Return what to train on: every click but the first of a session, after the clicks before it."""
-        at = np.arange(len(sessions.items))
-        first = sessions.offsets[sessions.session_of]
+        """Return what to train on: every click that is to be predicted, after the clicks before it."""
+        at, lows = np.arange(len(sessions.items)), sessions.prefix_starts(self.last_clicks)
         return Examples(
-            at[at > first], sessions.items, self._lows(first, at), at, at, at + 1,
-            self.factors[self._sides[0]],
-        )  # fmt: skip
+            at[sessions.is_target], sessions.items, lows, at, at, at + 1, self.factors[self._sides[0]]
+        )
 
     def _fit(self, sessions: Sessions) -> None:
         held_out = int(len(sessions) * self.validation)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nextclick.neighbours.item_table import Decay, ItemTable, ItemToItem
 from nextclick.sessions import Sessions
@@ -28,6 +29,10 @@ class ItemKNN(ItemToItem):
 
     n counts sessions, or clicks (each click on i with each click on j) as the research code behind the
     NARM paper's table does.  An item is no neighbour of itself.
+
+    With ``pairs=anchor`` only a click to predict and the click right before it, its anchor, go together: n_ij
+    counts clicks on j after i, n_i anchors i, n_j clicks on j after another item. So the similarity has a
+    direction, and on data with a target event it is learnt from the clicks of that event alone.
     """
 
     name: ClassVar[str] = "item-knn"
@@ -76,11 +81,20 @@ class ItemKNN(ItemToItem):
             "what co-occurrence counts: sessions once, or every click", search=["sessions", "clicks"]
         ),
     )
+    pairs: Literal["session", "anchor"] = field(
+        default="session",
+        metadata=about(
+            "what goes together: all items of a session, or a click to predict and the one before it",
+            search=["session", "anchor"],
+        ),
+    )
     n_neighbours: int = field(
         default=100, metadata=about("neighbours kept per item", low=1, search=("log", 20, 1000))
     )
 
     def _table(self, sessions: Sessions) -> ItemTable:
+        if self.pairs == "anchor":
+            return self._anchored(sessions)
         from nextclick.compiled import in_chunks, ragged
         from nextclick.neighbours import kernels
 
@@ -90,11 +104,7 @@ class ItemKNN(ItemToItem):
             n = sessions.support().astype(np.float64)
         else:
             n, clicks = np.diff(item_offsets).astype(np.float64), np.ones_like(clicks)
-        n = np.maximum(n, 1.0)  # an item without a click has no row and no column
-        if self.formula == "narm":
-            rows = columns = np.sqrt(n + self.regularisation)
-        else:
-            rows, columns = n**self.asymmetry, n ** (1.0 - self.asymmetry)
+        rows, columns = self._norms(n, n)
         parts = in_chunks(
             sessions.n_items,
             lambda chunk: kernels.co_occurrence(
@@ -103,3 +113,31 @@ class ItemKNN(ItemToItem):
             ),
         )  # fmt: skip
         return ItemTable(*ragged(parts))
+
+    def _anchored(self, sessions: Sessions) -> ItemTable:
+        """Work out the table from each click to predict and the click right before it."""
+        targets = np.flatnonzero(sessions.is_target)
+        targets = targets[sessions.items[targets] != sessions.items[targets - 1]]
+        anchors, clicked = sessions.items[targets - 1].astype(np.int64), sessions.items[targets]
+        pairs = anchors * sessions.n_items + clicked
+        if self.counts == "sessions":
+            of = sessions.session_of[targets]
+            order = np.lexsort((pairs, of))
+            again = (np.diff(pairs[order]) == 0) & (np.diff(of[order]) == 0)
+            pairs = pairs[order][np.r_[True, ~again][: len(pairs)]]
+        rows, columns = pairs // sessions.n_items, pairs % sessions.n_items
+        n = [np.bincount(side, minlength=sessions.n_items).astype(np.float64) for side in (rows, columns)]
+        of_anchor, of_click = self._norms(*n)
+        pairs, counts = np.unique(pairs, return_counts=True)
+        rows, columns = pairs // sessions.n_items, pairs % sessions.n_items
+        weights = counts / (of_anchor[rows] * of_click[columns])
+        return ItemTable.strongest(sessions.n_items, rows, columns, weights, self.n_neighbours)
+
+    def _norms(
+        self, rows: NDArray[np.float64], columns: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return what n_ij is divided by for its row i and its column j, from n_i and n_j, both [n_items]."""
+        rows, columns = np.maximum(rows, 1.0), np.maximum(columns, 1.0)  # without a click: no row, no column
+        if self.formula == "narm":
+            return np.sqrt(rows + self.regularisation), np.sqrt(columns + self.regularisation)
+        return rows**self.asymmetry, columns ** (1.0 - self.asymmetry)

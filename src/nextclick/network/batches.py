@@ -33,20 +33,23 @@ class Rows:
 
     The next clicks within the first ``longest`` are predicted from one row. Each later one has a row of its
     own, with the ``longest`` clicks before it, so that a prefix is cut in training exactly as in answering.
+    Clicks that are no targets of the sessions are read and not predicted; no row goes on behind its last
+    target, and ``longest`` is no more than the sessions' ``target_clicks``.
     """
 
     def __init__(self, sessions: Sessions, longest: int) -> None:
-        starts, ends = sessions.offsets[:-1], sessions.offsets[1:]
-        whole = np.flatnonzero(sessions.lengths > 1)
-        late = [
-            np.arange(starts[s] + longest + 1, ends[s])
-            for s in np.flatnonzero(sessions.lengths > longest + 1)
-        ]
-        targets = np.concatenate([*late, np.empty(0, np.int64)]).astype(np.int64)
-        self.items = np.asarray(sessions.items)
-        self.starts = np.r_[starts[whole], targets - longest]
-        self.lengths = np.r_[np.minimum(sessions.lengths[whole] - 1, longest), np.full(len(targets), longest)]
-        self.predicted = np.r_[self.lengths[: len(whole)], np.ones(len(targets), np.int64)]  # from the end
+        longest = min(longest, sessions.target_clicks or longest)
+        self.items, self.wanted = np.asarray(sessions.items), sessions.is_target
+        targets = np.flatnonzero(self.wanted)
+        starts = sessions.offsets[sessions.session_of[targets]]
+        near = targets - starts <= longest
+        late = targets[~near] - longest
+        begin, first, counts = np.unique(starts[near], return_index=True, return_counts=True)
+        ends = targets[near][first + counts - 1]  # the last target of each session that its row reaches
+        self.starts = np.r_[begin, late]
+        self.lengths = np.r_[ends - begin, np.full(len(late), longest)].astype(np.int64)
+        self.predicted = np.r_[counts, np.ones(len(late), np.int64)]
+        self.first = np.r_[np.zeros(len(begin), np.int64), np.full(len(late), longest - 1)]  # place predicted
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -72,12 +75,13 @@ class Rows:
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """Return the given rows as one batch."""
-        lengths, predicted = self.lengths[rows, None], self.predicted[rows, None]
+        lengths = self.lengths[rows, None]
         place = np.arange(int(lengths.max()))
         mask = place < lengths
         at = np.where(mask, self.starts[rows, None] + place, self.starts[rows, None])
         clicks = np.where(mask, self.items[at], 0)
-        targets = np.where(mask & (place >= lengths - predicted), self.items[at + 1], -1)
+        wanted = mask & (place >= self.first[rows, None]) & self.wanted[at + 1]
+        targets = np.where(wanted, self.items[at + 1], -1)
         return Batch(
             *(torch.from_numpy(a) for a in (clicks.astype(np.int64), mask, targets.astype(np.int64)))
         )

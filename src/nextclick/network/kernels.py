@@ -8,19 +8,17 @@ from nextclick.compiled import compiled, fast
 
 
 @compiled
-def walk_lanes(
-    items, offsets, order, lane_session, lane_place, n_lanes, taken, clicks, targets, fresh, source
-):
+def walk_lanes(offsets, order, lane_session, lane_place, n_lanes, taken, places, fresh, source):
     """Take every lane a click further, step by step, until the buffers are full or the sessions are used up.
 
-    items [C] int32 and offsets [S + 1]: the sessions, each of two clicks at least;  order [S]: in which they
-    are taken;  lane_session, lane_place [L]: where each lane stands (session -1: none yet), changed in
-    place;  n_lanes, taken: lanes in use and sessions handed out so far.
-    Fills clicks, targets, fresh (the lane begins a session) and source (the lane's number one step before),
-    all [steps, L]. Returns the lanes of each step, n_lanes and taken. A lane without a session is closed and
-    those behind it move up.
+    offsets [S + 1]: of the sessions;  order: those that are taken, in turn, each of two clicks at least;
+    lane_session, lane_place [L]: where each lane stands (session -1: none yet), changed in place;  n_lanes,
+    taken: lanes in use and sessions handed out so far.
+    Fills places (of the clicks read, counted over all sessions), fresh (the lane begins a session) and source
+    (the lane's number one step before), all [steps, L]. Returns the lanes of each step, n_lanes and taken. A
+    lane without a session is closed and those behind it move up.
     """
-    n_steps = len(clicks)
+    n_steps = len(places)
     sizes = np.zeros(n_steps, np.int64)
     for step in range(n_steps):
         kept = 0
@@ -32,8 +30,7 @@ def walk_lanes(
                     continue
                 session, place = order[taken], 0
                 taken += 1
-            at = offsets[session] + place
-            clicks[step, kept], targets[step, kept] = items[at], items[at + 1]
+            places[step, kept] = offsets[session] + place
             fresh[step, kept], source[step, kept] = begins, lane
             lane_session[kept], lane_place[kept] = session, place + 1
             kept += 1

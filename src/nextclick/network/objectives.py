@@ -75,7 +75,9 @@ class SampledItems(Objective):
     """The next click against the other lanes' next clicks and additional samples; session-parallel.
 
     The state of a lane goes on from step to step, from zero at the start of a session, and no gradient flows
-    back through it. The rows of items that a step needs are the only ones it reads and changes.
+    back through it. The rows of items that a step needs are the only ones it reads and changes. Where only
+    some clicks are to be predicted, every lane reads on, the loss is the mean over those lanes whose next
+    click is one of them, and the next clicks of the others are negative samples still.
     Source: Hidasi et al., ICLR 2016; Hidasi & Karatzoglou, CIKM 2018.
 
     order: "time", the sessions as they are, or "random";  activation: on the scores, "linear", "tanh" or
@@ -134,12 +136,16 @@ class SampledItems(Objective):
         candidates = torch.cat([step.targets, step.samples]).to(device)  # [K]
         offset = self._offset(candidates, n)  # [K]
         output = self.output.rows(candidates).T
-        scores = states[-1] @ output if offset is None else torch.addmm(offset, states[-1], output)  # [L, K]
+        sessions, columns, pairs = states[-1], torch.arange(n, device=device)[of], n
+        if not bool(step.wanted.all()):
+            wanted = step.wanted[of].to(device)
+            sessions, columns, pairs = sessions[wanted], columns[wanted], int(step.wanted.sum())
+        scores = sessions @ output if offset is None else torch.addmm(offset, sessions, output)  # [P, K]
         loss = losses.ranking_loss(
-            self.name, scores, torch.arange(n, device=device)[of], scale=1 / n,
+            self.name, scores, columns, scale=1 / max(pairs, 1),
             regularisation=self.regularisation, activation=self.activation, elu=self.elu,
         )  # fmt: skip
-        return loss, n
+        return loss, pairs
 
     def optimizer(self, rate: float) -> torch.optim.Optimizer:
         tables = [table for table in (self.input, self.output, self.bias) if table is not None]

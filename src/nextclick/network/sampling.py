@@ -20,13 +20,15 @@ _STEPS = 256  # worked out together
 class Step:
     """A click further in every lane.
 
-    clicks, targets: int64 [L], the click read and the one to predict;  fresh: bool [L, 1], True where the
-    lane begins a session and its state starts from zero;  source: int64 [L], the number of the lane in the
-    step before (lanes close at the end of the epoch);  samples: int64 [M], additional negative samples.
+    clicks, targets: int64 [L], the click read and the one after it;  wanted: bool [L], where that one is to
+    be predicted;  fresh: bool [L, 1], True where the lane begins a session and its state starts from zero;
+    source: int64 [L], the number of the lane in the step before (lanes close at the end of the epoch);
+    samples: int64 [M], additional negative samples.
     """
 
     clicks: Tensor
     targets: Tensor
+    wanted: Tensor
     fresh: Tensor
     source: Tensor
     samples: Tensor
@@ -54,14 +56,16 @@ class NegativeSampler:
 class Lanes:
     """Session-parallel mini-batches: ``n_lanes`` sessions side by side, the next one where one ends.
 
+    Sessions without a click to predict are left out, the others are read to their end.
     Source: Hidasi et al., ICLR 2016, sec. 3.2 and figure 2.
     """
 
     def __init__(self, sessions: Sessions, n_lanes: int) -> None:
         self.items, self.offsets = np.asarray(sessions.items), np.asarray(sessions.offsets)
-        self.sessions = np.flatnonzero(sessions.lengths > 1)
+        self.wanted = sessions.is_target
+        self.sessions = np.unique(sessions.session_of[self.wanted])
         self.n_lanes = min(n_lanes, max(1, len(self.sessions)))
-        self.n_pairs = int((sessions.lengths[self.sessions] - 1).sum())
+        self.n_pairs = sessions.n_pairs
 
     def steps(
         self, order: NDArray[np.int64], sampler: NegativeSampler, n_samples: int, rng: np.random.Generator
@@ -69,18 +73,21 @@ class Lanes:
         """Yield the steps of an epoch: all sessions of ``order`` (numbers of ``self.sessions``) once."""
         order = self.sessions[order]
         session, place = np.full(self.n_lanes, -1), np.zeros(self.n_lanes, np.int64)
-        clicks, targets, source = np.zeros((3, _STEPS, self.n_lanes), np.int64)
+        at, source = np.zeros((2, _STEPS, self.n_lanes), np.int64)
         fresh = np.zeros((_STEPS, self.n_lanes), np.bool_)
         n_lanes, taken = self.n_lanes, 0
         while n_lanes:
             sizes, n_lanes, taken = kernels.walk_lanes(
-                self.items, self.offsets, order, session, place, n_lanes, taken,
-                clicks, targets, fresh, source,
-            )  # fmt: skip
+                self.offsets, order, session, place, n_lanes, taken, at, fresh, source
+            )
             samples = sampler.draw((_STEPS, n_samples), rng)
-            columns = [torch.from_numpy(a.copy()) for a in (clicks, targets, fresh, source, samples)]
             for step, size in enumerate(sizes.tolist()):
                 if size == 0:
                     break
-                at = [column[step, :size] for column in columns[:4]]
-                yield Step(at[0], at[1], at[2][:, None], at[3], columns[4][step])
+                here = at[step, :size]
+                columns = (
+                    *(self.items[here + n].astype(np.int64) for n in (0, 1)),
+                    *(self.wanted[here + 1], fresh[step, :size, None].copy(), source[step, :size].copy()),
+                    samples[step],
+                )
+                yield Step(*(torch.from_numpy(column) for column in columns))

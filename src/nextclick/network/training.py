@@ -114,8 +114,8 @@ def train(
                 if now - told > _EVERY:
                     told = now
                     _check(total, epoch, done, rate)
-                    speed = f"{done / (now - start):,.0f} clicks/s"
-                    tell(f"epoch {epoch}: loss {float(total) / done:.4f}, {speed}", done, objective.n_pairs)
+                    speed, mean = f"{done / (now - start):,.0f} clicks/s", float(total) / max(done, 1)
+                    tell(f"epoch {epoch}: loss {mean:.4f}, {speed}", done, objective.n_pairs)
             workers.add_up([total])
             seconds = time.perf_counter() - start
             _check(total, epoch, done, rate)

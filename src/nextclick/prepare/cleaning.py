@@ -75,6 +75,11 @@ class Run:
         )
         if options.events and not self.words.event:
             raise ConfigError("--events needs an event column, and none is recognised: name it with --event")
+        if options.target_event is not None and not self.words.event:
+            raise ConfigError(
+                f"--target-event {options.target_event!r} needs an event column, and none is recognised: "
+                "name it with --event"
+            )
         self.first_test = _ALL
         self.event_names: tuple[str, ...] | None = None
         self.unit = "ordinal"
@@ -186,16 +191,16 @@ class Run:
 
     def choose_clicks(self) -> None:
         """Keep the events that were asked for, and one of clicks repeated on the same item."""
-        wanted = self.options.events
+        wanted, target, names = self.options.events, self.options.target_event, self.event_names or ()
+        asked = [("--events", name) for name in wanted or ()]
+        for option, name in [*asked, *([] if target is None else [("--target-event", target)])]:
+            if name not in names:
+                raise ConfigError(
+                    f"{option}: the log has no event {name!r}{nearest(name, names)}; "
+                    f"it has {', '.join(names[:20])}"
+                )
         if wanted is not None:
             self.progress("choose events")
-            names = self.event_names or ()
-            for name in wanted:
-                if name not in names:
-                    raise ConfigError(
-                        f"--events: the log has no event {name!r}{nearest(name, names)}; "
-                        f"it has {', '.join(names[:20])}"
-                    )
             codes = ", ".join(str(names.index(name)) for name in wanted)
             self._become("chosen_clicks", steps.CHOSEN_EVENTS, events=codes)
             self._count("events", f"only {', '.join(wanted)}", "--events")

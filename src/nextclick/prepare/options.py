@@ -13,6 +13,7 @@ DAY = 86_400_000_000  # microseconds, as all spans of time here
 _UNITS = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": DAY}
 TIME_UNITS = ("auto", "s", "ms", "us", "ns", "ordinal")
 NO_LIMIT = 0
+TARGET_CLICKS = 12
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class PrepareOptions:
     gap: a longer pause starts a new session, where sessions are cut from a user's clicks.
     recent: keep the most recent training sessions that hold this share of the training pairs.
     max_bad: the share of unusable rows that is still accepted.
+    target_event: the event whose clicks are to be predicted, each from the last ``target_clicks`` clicks
+    before it (12, if an event is named, as in the RRCRE paper, sec. 5.3); None: every click, from all.
     Raises ConfigError for a value that cannot be read or is out of range, with the values allowed.
     """
 
@@ -60,6 +63,8 @@ class PrepareOptions:
     unseen: str = "keep"
     max_bad: float | str = 0.01
     engine: str = "duckdb"
+    target_event: str | None = None
+    target_clicks: int | None = None
     ready: bool = False
 
     def __post_init__(self) -> None:
@@ -68,6 +73,8 @@ class PrepareOptions:
             "min_support": 1 if self.ready else 5,
             "validation": "0" if self.ready else "0.1",
         }
+        if self.target_event is not None:
+            usual["target_clicks"] = TARGET_CLICKS
         for name, value in usual.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
@@ -91,6 +98,18 @@ class PrepareOptions:
             raise ConfigError(f"--max-length {self.max_length} is below --min-length {self.min_length}")
         if self.events is not None and not self.events:
             raise ConfigError("--events names no event: give at least one, or leave it out")
+        if self.target_event is None:
+            if self.target_clicks is not None:
+                raise ConfigError(
+                    f"--target-clicks {self.target_clicks} needs a --target-event whose clicks are predicted"
+                )
+        else:
+            _at_least("target_clicks", self.target_clicks, 1)
+            if self.events is not None and self.target_event not in self.events:
+                raise ConfigError(
+                    f"--target-event {self.target_event!r} is dropped by --events {','.join(self.events)}: "
+                    "add it there, or leave --events out"
+                )
         # Read once here, so that a typing error is found before any file is.
         _ = self.gap_span, self.holdout_part, self.validation_part, self.recent_share, self.bad_share
         if not self.ready and not self.holdout_part:
@@ -113,6 +132,13 @@ class PrepareOptions:
     def validation_part(self) -> Part:
         """The validation part."""
         return read_part("validation", self.validation or "0")
+
+    @property
+    def target(self) -> dict[str, Any] | None:
+        """What is to be predicted, as ``prepare.json`` has it; None where it is every click."""
+        if self.target_event is None:
+            return None
+        return {"event": self.target_event, "clicks": self.target_clicks}
 
     @property
     def recent_share(self) -> Fraction | None:

@@ -49,6 +49,8 @@ def prepare(
     unseen: str = "keep",
     max_bad: float | str = 0.01,
     engine: str = "duckdb",
+    target_event: str | None = None,
+    target_clicks: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -68,7 +70,8 @@ def prepare(
 
     Raises DataError for logs that cannot be used, ConfigError for options, MissingExtraError for Spark.
     Sources: the usual filters and the recent part, Li et al., CIKM 2017, sec. 4.1; slices, Twardowski
-    et al., "Metric learning for session-based recommendations", 2021, sec. 5.
+    et al., "Metric learning for session-based recommendations", 2021, sec. 5; the target event, Sánchez
+    Rodríguez et al., 2019 (RRCRE), sec. 5.3.
     """
     ready = train is not None or test is not None
     if ready and (train is None or test is None):
@@ -96,6 +99,8 @@ def prepare(
         unseen=unseen,
         max_bad=max_bad,
         engine=engine,
+        target_event=target_event,
+        target_clicks=target_clicks,
         ready=ready,
     )
     out = Path(out)

@@ -93,6 +93,7 @@ def _finished(run: Run, piece: Piece, folder: str) -> tuple[str, Record, Deliver
         run.clock,
         run.words.order,
         run.event_names,
+        run.options.target,
     )
     return folder, piece.record, made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from nextclick.dataset import fingerprint_of
 from nextclick.errors import DataError
 from nextclick.prepare.engines import DuckDB
-from nextclick.sessions import Vocabulary
+from nextclick.sessions import Vocabulary, targets_of
 
 PARTS = ("train", "validation", "test")
 MAX_EVENTS = 256
@@ -24,7 +25,8 @@ class Delivered:
     """The tables of one data set, by name, and what they hold.
 
     bounds: sessions before validation, before test, and in all;  order: do clicks carry an order within
-    their session?  event_names: the name of each event code, or None where the log has no events.
+    their session?  event_names: the name of each event code, or None where the log has no events;  target:
+    the event whose clicks are to be predicted and the longest prefix, or None where it is every click.
     """
 
     sessions: str
@@ -34,6 +36,7 @@ class Delivered:
     clock: bool
     order: bool
     event_names: tuple[str, ...] | None
+    target: Mapping[str, Any] | None = None
 
 
 def write_dataset(engine: DuckDB, made: Delivered, folder: Path) -> dict[str, Any]:
@@ -53,19 +56,21 @@ def write_dataset(engine: DuckDB, made: Delivered, folder: Path) -> dict[str, An
     same = (rank[1:] == rank[:-1]) & (clicks["times"][1:] == clicks["times"][:-1])
     tied = int(np.count_nonzero(np.r_[same, False] | np.r_[False, same]))
     del rank
+    splits = _splits(clicks, made, used)
     ids = engine.columns(f"SELECT id FROM {made.items} ORDER BY code")["id"]
     vocabulary = Vocabulary(ids.tolist() if ids.dtype == object else ids.astype(np.int64))
     arrays = clicks | vocabulary.to_arrays()
-    sizes, fingerprint = _write_arrays(arrays, folder / "arrays")
+    sizes = _write_arrays(arrays, folder / "arrays")
     _write_tables(engine, made, folder)
     by_part = dict(engine.rows(f"SELECT part, COUNT(*) FROM {made.items} GROUP BY part"))
     known = np.cumsum([int(by_part.get(part, 0)) for part in range(3)]).tolist()
     return {
-        "splits": _splits(clicks, made),
+        "splits": splits,
         "n_items": dict(zip(("train", "full", "all"), known, strict=True)),
         "event_names": used,
+        "target": None if made.target is None else dict(made.target),
         "arrays": sizes,
-        "fingerprint": fingerprint,
+        "fingerprint": fingerprint_of(arrays, made.target),
         "tied": tied / max(1, len(clicks["items"])),
     }
 
@@ -91,15 +96,15 @@ def _clicks(engine: DuckDB, made: Delivered) -> tuple[dict[str, NDArray[Any]], l
     return arrays, [made.event_names[code] for code in present]
 
 
-def _write_arrays(arrays: dict[str, NDArray[Any]], folder: Path) -> tuple[dict[str, int], str]:
-    """Write each array to its file; return their sizes in bytes and their fingerprint."""
+def _write_arrays(arrays: dict[str, NDArray[Any]], folder: Path) -> dict[str, int]:
+    """Write each array to its file; return their sizes in bytes."""
     folder.mkdir()
     sizes = {}
     for name, array in sorted(arrays.items()):
         file = folder / f"{name}.npy"
         np.save(file, array, allow_pickle=False)
         sizes[file.name] = file.stat().st_size
-    return sizes, fingerprint_of(arrays)
+    return sizes
 
 
 def _write_events(
@@ -141,17 +146,29 @@ def _time(column: str, clock: bool) -> str:
     return f"make_timestamp({column}) AS {column}" if clock else column
 
 
-def _splits(clicks: dict[str, NDArray[Any]], made: Delivered) -> dict[str, Any]:
-    """Return sessions, clicks, pairs, first and last time of each part; times in UTC, or as they count."""
+def _splits(clicks: dict[str, NDArray[Any]], made: Delivered, events: list[str]) -> dict[str, Any]:
+    """Return sessions, clicks, pairs, first and last time of each part; times in UTC, or as they count.
+
+    events: the name of each event code.  Raises DataError for a part without a click to predict.
+    """
     splits: dict[str, Any] = {}
     offsets, times = clicks["offsets"], clicks["times"]
+    name = None if made.target is None else made.target["event"]
+    code = None if name is None else events.index(name) if name in events else len(events)
+    wanted = targets_of(offsets, clicks.get("events"), code)
     for part, low, high in zip(PARTS, (0, *made.bounds), made.bounds, strict=False):
         inside = times[offsets[low] : offsets[high]]
-        lengths = np.diff(offsets[low : high + 1])
+        pairs = int(np.count_nonzero(wanted[offsets[low] : offsets[high]]))
+        if name is not None and len(inside) and not pairs:
+            raise DataError(
+                f"the {part} part has no click of event {name!r} with a click before it, so nothing is to be "
+                f"predicted in its {high - low:,} sessions: change --holdout or --validation, lower "
+                "--min-support, or name another --target-event"
+            )
         splits[part] = {
             "sessions": [low, high],
             "clicks": len(inside),
-            "pairs": int(np.maximum(lengths - 1, 0).sum()),
+            "pairs": pairs,
             "first_time": _shown(int(inside.min()), made.clock) if len(inside) else None,
             "last_time": _shown(int(inside.max()), made.clock) if len(inside) else None,
         }

@@ -246,8 +246,8 @@ def measured(findings: Findings) -> list[Html]:
         unseen = f"A click on an item unknown to every model counts as a miss ({share})."
     lines = [
         f"{numbers.plural(report.pairs, 'prediction')} in "
-        f"{numbers.plural(report.sessions, 'test session')}: for every click but the "
-        "first of a session, each model sees the clicks before it and ranks what may be clicked next.",
+        f"{numbers.plural(report.sessions, 'test session')}: for {report.predicted}, each model sees "
+        f"{report.seen} and ranks what may be clicked next.",
         f"{ranked_items} are ranked; nothing is sampled, and every position counts the same.",
         unseen,
         ties,
@@ -255,10 +255,11 @@ def measured(findings: Findings) -> list[Html]:
         "long unless another length is named.",
     ]
     if report.protocol == "remaining":
+        to_come = "still to come" if report.target_event is None else "that such clicks still go to"
         lines.insert(
             1,
             "Recall, MRR and NDCG look at the next click alone; precision, remaining (rem.) recall and "
-            "MAP at all different items still to come in the session.",
+            f"MAP at all different items {to_come} in the session.",
         )
     parts = [markup.items(lines)]
     if report.notes:

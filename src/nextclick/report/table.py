@@ -32,6 +32,8 @@ def print_report(report: Report, console: Console) -> None:
     events = numbers.plural(report.pairs, "prediction")
     title = f"{clean(report.dataset)}: {events} in {numbers.plural(report.sessions, 'session')}"
     console.print(Text(title, style="bold"))
+    if report.target_event is not None:
+        console.print(Text(clean(f"{report.predicted} is predicted from {report.seen}"), style="dim"))
     console.print(_table(findings, columns))
     if len(report.models) > 1:
         console.print(Text("* best   ~ not significantly below the best (recall, MRR)", style="dim"))
