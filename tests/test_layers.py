@@ -15,7 +15,7 @@ LAYERS = [
     ["compiled"],
     ["files", "settings", "metrics"],
     ["sessions", "ranking", "results"],
-    ["dataset", "reasons"],
+    ["dataset", "reasons", "filters", "recommendations"],
     ["recommender"],
     ["voting"],
     ["neighbours", "factors", "network", "prepare", "shop"],

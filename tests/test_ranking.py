@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import nextclick
 from nextclick import DataError, Queries, Recommender, Sessions
 from nextclick.ranking import MISS, Ranks, Targets
 from nextclick.voting import Votes, VotingRecommender
@@ -73,6 +74,19 @@ def ask(n: int) -> Queries:
     return Queries.of([[i] for i in range(n)])
 
 
+class Masks:
+    """A filter whose answers are written into the test, told like the scores by the only click."""
+
+    def __init__(self, masks: Any) -> None:
+        self.masks = np.array(masks, np.bool_)
+
+    def check(self, vocabulary: nextclick.Vocabulary) -> None:
+        assert len(vocabulary) == self.masks.shape[1]
+
+    def allowed(self, queries: Queries) -> NDArray[np.bool_]:
+        return self.masks[[queries.prefix(i)[0] for i in range(len(queries))]]
+
+
 values = st.sampled_from([-INF, -2.0, -1.0, 0.0, 0.5, 1.0, 3.0])
 
 
@@ -85,15 +99,26 @@ def tables(draw: st.DrawFn) -> tuple[list[list[float]], list[float], int, int]:
     return rows, draw(row), draw(st.integers(1, 9)), draw(st.integers(1, 8))
 
 
+def draw_masks(data: st.DataObject, rows: list[list[float]]) -> list[list[bool]] | None:
+    """Which items each query may list; None: no filter."""
+    row = st.lists(st.booleans(), min_size=len(rows[0]), max_size=len(rows[0]))
+    drawn = data.draw(st.none() | st.lists(row, min_size=len(rows), max_size=len(rows)))
+    return drawn
+
+
 @pytest.mark.parametrize("cls", [Dense, Sparse])
-@given(table=tables(), exclude_seen=st.booleans())
-@settings(deadline=None, max_examples=60)
-def test_top_is_the_sorted_scores(cls: type[Any], table: Any, exclude_seen: bool) -> None:
+@given(table=tables(), exclude_seen=st.booleans(), data=st.data())
+@settings(deadline=None, max_examples=100)
+def test_top_is_the_sorted_scores(
+    cls: type[Any], table: Any, exclude_seen: bool, data: st.DataObject
+) -> None:
     rows, base, k, _ = table
-    model = fitted(cls, rows, base)
-    top, scores = model.top(ask(len(rows)), k, exclude_seen=exclude_seen)
+    model, masks = fitted(cls, rows, base), draw_masks(data, rows)
+    filter = None if masks is None else Masks(masks)
+    top, scores = model.top(ask(len(rows)), k, exclude_seen=exclude_seen, filter=filter)
     for i, row in enumerate(rows):
         left = [j for j in range(len(row)) if row[j] > -INF and not (exclude_seen and j == i)]
+        left = [j for j in left if masks is None or masks[i][j]]
         best = sorted(left, key=lambda j: (-row[j], j))[:k]
         assert top[i].tolist() == best + [-1] * (k - len(best))
         assert scores[i].tolist() == [row[j] for j in best] + [-INF] * (k - len(best))
@@ -101,7 +126,7 @@ def test_top_is_the_sorted_scores(cls: type[Any], table: Any, exclude_seen: bool
 
 @pytest.mark.parametrize("cls", [Dense, Sparse])
 @given(table=tables(), data=st.data())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=100)
 def test_rank_is_the_count_of_higher_and_equal_scores(
     cls: type[Any], table: Any, data: st.DataObject
 ) -> None:
@@ -110,15 +135,20 @@ def test_rank_is_the_count_of_higher_and_equal_scores(
     targets = [data.draw(st.lists(st.integers(-1, n_items), min_size=1, max_size=4)) for _ in rows]
     bounds = np.r_[0, np.cumsum([len(of_query) for of_query in targets])]
     flat = np.array([item for of_query in targets for item in of_query], np.int32)
-    model = fitted(cls, rows, base)
-    ranks: Ranks = model.rank(ask(len(rows)), Targets(flat, bounds), k, n_candidates=n_candidates)
+    model, masks = fitted(cls, rows, base), draw_masks(data, rows)
+    ranks: Ranks = model.rank(
+        ask(len(rows)), Targets(flat, bounds), k,
+        n_candidates=n_candidates, filter=None if masks is None else Masks(masks),
+    )  # fmt: skip
     at = 0
-    for row, of_query, top in zip(rows, targets, ranks.top.tolist(), strict=True):
-        inside = range(min(n_candidates, n_items))
+    for i, (row, of_query, top) in enumerate(zip(rows, targets, ranks.top.tolist(), strict=True)):
+        allowed = [j for j in range(n_items) if masks is None or masks[i][j]]
+        inside = [j for j in allowed if j < n_candidates]
         best = sorted((j for j in inside if row[j] > -INF), key=lambda j: (-row[j], j))[:k]
         assert top == best + [-1] * (k - len(best))
+        assert ranks.scores[i].tolist() == [row[j] for j in best] + [-INF] * (k - len(best))
         for target in of_query:
-            if not 0 <= target < n_items or row[target] == -INF:
+            if target not in allowed or row[target] == -INF:
                 expected = (MISS, 0)
             else:
                 rivals = [row[j] for j in inside if j != target]
@@ -165,6 +195,24 @@ def test_dense_scores_are_worked_out_in_blocks(monkeypatch: pytest.MonkeyPatch) 
     assert parts.ties.tolist() == whole.ties.tolist()
     assert parts.top.tolist() == whole.top.tolist() == top[0].tolist() == model.top(ask(20), 5)[0].tolist()
     assert seen == [(3, 20), (6, 20), (9, 20), (12, 20), (15, 20), (18, 20), (20, 20)]
+
+
+def test_masks_of_sparse_answers_are_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of any size give the same answers; a filter is asked for no more than fits."""
+    rng = np.random.default_rng(2)
+    model, masks = fitted(Sparse, rng.integers(0, 4, (20, 20))), Masks(rng.random((20, 20)) < 0.4)
+    targets = Targets.one_each(rng.integers(0, 20, 20).astype(np.int32))
+    whole, top = model.rank(ask(20), targets, 5, filter=masks), model.top(ask(20), 5, filter=masks)
+    monkeypatch.setattr("nextclick.voting._MASKS", 60)  # three queries at a time
+    asked: list[int] = []
+    allowed = masks.allowed
+    monkeypatch.setattr(masks, "allowed", lambda queries: asked.append(len(queries)) or allowed(queries))
+    parts = model.rank(ask(20), targets, 5, filter=masks)
+    assert asked == [3, 3, 3, 3, 3, 3, 2]
+    assert parts.better.tolist() == whole.better.tolist()
+    assert parts.ties.tolist() == whole.ties.tolist()
+    assert parts.top.tolist() == whole.top.tolist() == top[0].tolist()
+    assert model.top(ask(20), 5, filter=masks)[0].tolist() == top[0].tolist()
 
 
 def test_targets_are_sliced_like_queries() -> None:

@@ -24,6 +24,7 @@ from nextclick.evaluation import evaluate
 from nextclick.explain import Explanation, explain
 from nextclick.factors.bpr_mf import BPRMF
 from nextclick.factors.fpmc import FPMC
+from nextclick.filters import Filter, ItemTable, Rules
 from nextclick.models import MODELS, build
 from nextclick.neighbours.item_knn import ItemKNN
 from nextclick.neighbours.session_knn import SKNN, STAN, VMISKNN, VSKNN
@@ -31,7 +32,8 @@ from nextclick.network.gru4rec import GRU4Rec, GRU4RecPlus
 from nextclick.network.narm import NARM
 from nextclick.network.stamp import STAMP
 from nextclick.prepare import prepare
-from nextclick.recommender import Recommendation, Recommendations, Recommender, Run
+from nextclick.recommendations import Recommendation, Recommendations
+from nextclick.recommender import Recommender, Run
 from nextclick.results import Report
 from nextclick.sessions import Queries, Sessions, Vocabulary
 from nextclick.tuning import tune
@@ -51,9 +53,11 @@ __all__ = [
     "DataError",
     "Dataset",
     "Explanation",
+    "Filter",
     "GRU4Rec",
     "GRU4RecPlus",
     "ItemKNN",
+    "ItemTable",
     "Markov",
     "MissingExtraError",
     "NextclickError",
@@ -64,6 +68,7 @@ __all__ = [
     "Recommendations",
     "Recommender",
     "Report",
+    "Rules",
     "Run",
     "SessionPopularity",
     "Sessions",

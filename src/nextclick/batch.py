@@ -14,7 +14,8 @@ from typing import Any, TextIO
 
 from nextclick.errors import ConfigError, DataError
 from nextclick.files import new_file
-from nextclick.recommender import Recommendations, Recommender
+from nextclick.recommendations import Recommendations
+from nextclick.recommender import Recommender
 from nextclick.sessions import ItemId
 
 Session = tuple[ItemId, list[ItemId]]

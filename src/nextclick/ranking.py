@@ -3,6 +3,9 @@
 The tie rule is one for all recommenders: for lists, the smaller item code (the more clicked item)
 comes first; for targets, how many items tie with it is returned, so that metrics can be exact
 expectations over a random order of the tied items.
+
+Where rules forbid items, dense scores of those are -inf already, and the sparse kernels get ``allowed``, bool
+[n, n_items]. Without rules it is None, and the compiler leaves out what asks it.
 """
 
 from __future__ import annotations
@@ -44,12 +47,14 @@ class Ranks:
 
     better: int64 [n_targets], candidates scored higher than the target (MISS if it cannot be listed);
     ties: int64 [n_targets], other candidates of the same score;  top: int32 [n_queries, k], the list
-    shown, -1 where fewer than k items can be recommended.
+    shown, -1 where fewer than k items can be recommended;  scores: float32 [n_queries, k], those of the
+    list, -inf where it has ended.
     """
 
     better: NDArray[np.int64]
     ties: NDArray[np.int64]
     top: NDArray[np.int32]
+    scores: NDArray[np.float32]
 
 
 @compiled
@@ -117,7 +122,19 @@ def dense_top(scores, n_candidates, top, top_scores):
 
 
 @compiled
-def sparse_ranks(offsets, items, scores, base, base_sorted, targets, bounds, n_candidates, better, ties):
+def _allowed_above(base, own, allowed, n_candidates):
+    """Count the allowed candidates whose base score is higher than a score, and those that equal it."""
+    above, equal = np.int32(0), np.int32(0)
+    for j in range(n_candidates):
+        above = np.int32(above + (np.int32(base[j] > own) & np.int32(allowed[j])))
+        equal = np.int32(equal + (np.int32(base[j] == own) & np.int32(allowed[j])))
+    return np.int64(above), np.int64(equal)
+
+
+@compiled
+def sparse_ranks(
+    offsets, items, scores, base, base_sorted, allowed, targets, bounds, n_candidates, better, ties
+):
     """Fill better and ties where item items[v] scores scores[v] and every other item its base score.
 
     base_sorted: the base scores of the candidates, ascending.
@@ -128,6 +145,9 @@ def sparse_ranks(offsets, items, scores, base, base_sorted, targets, bounds, n_c
             if target < 0 or target >= len(base):
                 better[n], ties[n] = MISS, 0
                 continue
+            if allowed is not None and not allowed[i, target]:
+                better[n], ties[n] = MISS, 0
+                continue
             own = base[target]
             for v in range(offsets[i], offsets[i + 1]):
                 if items[v] == target:
@@ -135,10 +155,15 @@ def sparse_ranks(offsets, items, scores, base, base_sorted, targets, bounds, n_c
             if own == -np.inf:
                 better[n], ties[n] = MISS, 0
                 continue
-            first = np.searchsorted(base_sorted, own, side="left")
-            last = np.searchsorted(base_sorted, own, side="right")
-            above, equal = len(base_sorted) - last, last - first
+            if allowed is None:
+                first = np.searchsorted(base_sorted, own, side="left")
+                last = np.searchsorted(base_sorted, own, side="right")
+                above, equal = len(base_sorted) - last, last - first
+            else:
+                above, equal = _allowed_above(base, own, allowed[i], n_candidates)
             for v in range(offsets[i], offsets[i + 1]):
+                if allowed is not None and not allowed[i, items[v]]:
+                    continue
                 if items[v] < n_candidates:  # counted above at its base score
                     above += int(scores[v] > own) - int(base[items[v]] > own)
                     equal += int(scores[v] == own) - int(base[items[v]] == own)
@@ -147,8 +172,9 @@ def sparse_ranks(offsets, items, scores, base, base_sorted, targets, bounds, n_c
 
 @compiled
 def sparse_top(
-    offsets, items, scores, base, base_order, seen, seen_starts, seen_ends, n_candidates, top, top_scores
-):
+    offsets, items, scores, base, base_order, allowed, seen, seen_starts, seen_ends, n_candidates, top,
+    top_scores,
+):  # fmt: skip
     """Fill top [n, k] and top_scores; leave out items[seen_starts[i]:seen_ends[i]] of ``seen``.
 
     base_order: the items by base score, higher first, then smaller code.
@@ -160,6 +186,8 @@ def sparse_top(
             taken[seen[v]] = True
         filled = 0
         for v in range(offsets[i], offsets[i + 1]):
+            if allowed is not None and not allowed[i, items[v]]:
+                continue
             if not taken[items[v]] and items[v] < n_candidates and scores[v] > -np.inf:
                 filled = _listed(items[v], scores[v], top[i], top_scores[i], filled)
         for v in range(offsets[i], offsets[i + 1]):
@@ -171,6 +199,8 @@ def sparse_top(
                 break
             if base[item] == -np.inf:
                 break
+            if allowed is not None and not allowed[i, item]:
+                continue
             if not taken[item] and item < n_candidates:
                 filled = _listed(item, base[item], top[i], top_scores[i], filled)
         top[i, filled:] = -1

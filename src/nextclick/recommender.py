@@ -12,16 +12,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nextclick import settings
 from nextclick.errors import ArtifactError, ConfigError, DataError, NotFittedError, nearest
+from nextclick.recommendations import Recommendation, Recommendations
 from nextclick.sessions import UNKNOWN, ItemId, Queries, Sessions, Vocabulary
 
 if TYPE_CHECKING:
+    from nextclick.filters import Filter
     from nextclick.ranking import Ranks, Targets
     from nextclick.reasons import Reasons
 
@@ -39,63 +41,17 @@ class Run:
 
     checkpoints: folder for what has been trained so far, written after every epoch; training goes on from
     what lies there, and reaches the same result as if it had not been interrupted.  tensorboard: folder for
-    event files.  device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1".
+    event files.  device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1".  candidates: folder
+    where a re-ranking recommender keeps the candidates of the training prefixes for its next training.
     """
 
     checkpoints: Path | None = None
+    candidates: Path | None = None
     tensorboard: Path | None = None
     device: str = "auto"
 
 
 _BLOCK = 1 << 24  # scores held at once by a dense recommender: 64 MiB of float32
-
-
-class Recommendation(NamedTuple):
-    """One recommended item, in the user's own id, with its score (higher is better)."""
-
-    item: ItemId
-    score: float
-
-
-@dataclass(frozen=True, repr=False)
-class Recommendations(Sequence[Recommendation]):
-    """A recommended list, best first, and what was noticed while making it.
-
-    unknown: items of the session that training does not know; they were skipped.
-    fallback: True where no item of the session was known, so the list is the recommender's answer to an
-    empty session (for most: the most popular items).
-    """
-
-    items: tuple[Recommendation, ...]
-    unknown: tuple[ItemId, ...] = ()
-    fallback: bool = False
-
-    def __repr__(self) -> str:
-        """Say how many, then a line for each of the first ten; what was unusual at the end."""
-        lines = [f"<Recommendations: {len(self)}"]
-        lines += [f"  {item!r}  {score:.4g}" for item, score in self.items[:10]]
-        lines += ["  ..."] * (len(self) > 10)
-        lines += [f"  unknown: {', '.join(map(repr, self.unknown))}"] * bool(self.unknown)
-        lines += ["  fallback: no item of the session is known"] * self.fallback
-        return "\n".join(lines) + ">"
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @overload
-    def __getitem__(self, at: int) -> Recommendation: ...
-    @overload
-    def __getitem__(self, at: slice) -> tuple[Recommendation, ...]: ...
-    def __getitem__(self, at: int | slice) -> Recommendation | tuple[Recommendation, ...]:
-        return self.items[at]
-
-    def __iter__(self) -> Iterator[Recommendation]:
-        return iter(self.items)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the list, the unknown items and whether it is a fallback, as JSON-ready values."""
-        items = [{"item": item, "score": score} for item, score in self.items]
-        return {"items": items, "unknown": list(self.unknown), "fallback": self.fallback}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -213,20 +169,23 @@ class Recommender(ABC):
         return self._scores(queries.known(self.n_items))
 
     def top(
-        self, queries: Queries, k: int, *, exclude_seen: bool = False
+        self, queries: Queries, k: int, *, exclude_seen: bool = False, filter: Filter | None = None
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Return the k best items of each query and their scores, both [n, k].
 
         Ties go to the more popular item. A row ends in -1 (score -inf) where fewer than k items can be
-        recommended. exclude_seen: leave out the items of the prefix itself.
-        Raises ConfigError when k is not positive.
+        recommended. exclude_seen: leave out the items of the prefix itself.  filter: rules that every item
+        listed must meet, bound to this recommender's vocabulary.
+        Raises ConfigError when k is not positive, or the filter was bound to other items.
         """
         from nextclick import ranking
 
-        known = queries.known(self.n_items)
+        known = self._known(queries, filter)
         top, top_scores = self._empty_top(len(known), k)
         for block in self._blocks(len(known)):
             scores = self._scores(known[block])
+            if filter is not None:
+                np.copyto(scores, -np.inf, where=~filter.allowed(known[block]))
             if exclude_seen:
                 for row, i in enumerate(range(block.start, block.stop)):
                     scores[row, known.prefix(i)] = -np.inf
@@ -240,18 +199,20 @@ class Recommender(ABC):
         k: int,
         *,
         n_candidates: int | None = None,
+        filter: Filter | None = None,
         progress: Progress | None = None,
     ) -> Ranks:
         """Say where targets stand among all items, and what the first k are; see ``ranking.Ranks``.
 
         Never sorts all scores: it counts how many are higher. n_candidates: rank against the N most
-        clicked items only (and the target itself), which overestimates; all items by default.
+        clicked items only (and the target itself), which overestimates; all items by default.  filter: rank
+        only items that meet its rules; a target that does not is a miss.
         Raises DataError when a score is NaN.
         """
         from nextclick import ranking
         from nextclick.compiled import in_chunks
 
-        known, n_candidates = queries.known(self.n_items), self._candidates(n_candidates)
+        known, n_candidates = self._known(queries, filter), self._candidates(n_candidates)
         better, ties = np.empty((2, len(targets.items)), np.int64)
         top, top_scores = self._empty_top(len(known), k)
         for block in self._blocks(len(known)):
@@ -260,6 +221,8 @@ class Recommender(ABC):
             def place(part: slice, scores: NDArray[np.float32] = scores, first: int = block.start) -> int:
                 at = slice(first + part.start, first + part.stop)
                 of_part, rows = targets[at], slice(targets.bounds[at.start], targets.bounds[at.stop])
+                if filter is not None:
+                    np.copyto(scores[part], -np.inf, where=~filter.allowed(known[at]))
                 ranking.dense_top(scores[part], n_candidates, top[at], top_scores[at])
                 return ranking.dense_ranks(
                     scores[part], of_part.items, of_part.bounds, n_candidates, better[rows], ties[rows]
@@ -272,7 +235,7 @@ class Recommender(ABC):
                 )
             if progress is not None:
                 progress(block.stop, len(known))
-        return ranking.Ranks(better, ties, top)
+        return ranking.Ranks(better, ties, top, top_scores)
 
     def measure(
         self, sessions: Sessions, *, at_most: int | None = None, progress: Progress | None = None
@@ -296,24 +259,35 @@ class Recommender(ABC):
         }
 
     def recommend(
-        self, session: Sequence[ItemId], k: int = 20, *, exclude_seen: bool = False
+        self,
+        session: Sequence[ItemId],
+        k: int = 20,
+        *,
+        exclude_seen: bool = False,
+        filter: Filter | None = None,
     ) -> Recommendations:
         """Return the k items most likely to be clicked next, for one session of the users' own item ids.
 
         session: oldest click first; unknown items are skipped and reported, an empty session is allowed.
-        exclude_seen: recommend only items that are not in the session.
+        exclude_seen: recommend only items that are not in the session.  filter: recommend only items that
+        meet its rules; where they leave fewer than k, the answer says why.
         """
-        return self.recommend_many([session], k, exclude_seen=exclude_seen)[0]
+        return self.recommend_many([session], k, exclude_seen=exclude_seen, filter=filter)[0]
 
     def recommend_many(
-        self, sessions: Sequence[Sequence[ItemId]], k: int = 20, *, exclude_seen: bool = False
+        self,
+        sessions: Sequence[Sequence[ItemId]],
+        k: int = 20,
+        *,
+        exclude_seen: bool = False,
+        filter: Filter | None = None,
     ) -> list[Recommendations]:
         """Return one list per session; the same answers as ``recommend``, faster for many."""
         if isinstance(sessions, str) or any(isinstance(session, str) for session in sessions):
             raise DataError("a session is a list of item ids, found one text: write ['a'] for one item 'a'")
         self.n_items  # noqa: B018 - refuses before fit
         codes = [self.vocabulary.codes_of(session) for session in sessions]
-        top, scores = self.top(Queries.of(codes), k, exclude_seen=exclude_seen)
+        top, scores = self.top(Queries.of(codes), k, exclude_seen=exclude_seen, filter=filter)
         answers = []
         for session, of_session, row, row_scores in zip(sessions, codes, top, scores, strict=True):
             listed = [
@@ -321,8 +295,12 @@ class Recommender(ABC):
                 for code, score in zip(row.tolist(), row_scores, strict=True)
                 if code != UNKNOWN
             ]
+            reason = None
+            if filter is not None and len(listed) < k:
+                reason = filter.reason(of_session[of_session != UNKNOWN], k, exclude_seen=exclude_seen)
             unknown = tuple(item for item, code in zip(session, of_session, strict=True) if code == UNKNOWN)
-            answers.append(Recommendations(tuple(listed), unknown, fallback=len(unknown) == len(session)))
+            fallback = len(unknown) == len(session)
+            answers.append(Recommendations(tuple(listed), unknown, fallback, reason))
         return answers
 
     def state(self) -> dict[str, NDArray[Any]]:
@@ -365,6 +343,13 @@ class Recommender(ABC):
         except BaseException:
             del self.vocabulary
             raise
+
+    def _known(self, queries: Queries, filter: Filter | None) -> Queries:
+        """Return the queries without unknown clicks; refuse a filter that was bound to other items."""
+        known = queries.known(self.n_items)
+        if filter is not None:
+            filter.check(self.vocabulary)
+        return known
 
     def _candidates(self, n: int | None) -> int:
         if n is not None and n < 1:

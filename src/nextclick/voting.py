@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,10 @@ from nextclick.recommender import Progress, Recommender
 from nextclick.sessions import Queries
 
 if TYPE_CHECKING:
+    from nextclick.filters import Filter
     from nextclick.ranking import Ranks, Targets
+
+_MASKS = 1 << 22  # allowed or not, of so many items at once in each thread: 4 MiB
 
 
 def check_rows(
@@ -76,19 +79,21 @@ class VotingRecommender(Recommender):
         return scores
 
     def top(
-        self, queries: Queries, k: int, *, exclude_seen: bool = False
+        self, queries: Queries, k: int, *, exclude_seen: bool = False, filter: Filter | None = None
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         from nextclick.compiled import in_chunks
 
-        known = queries.known(self.n_items)
+        known = self._known(queries, filter)
         top, top_scores = self._empty_top(len(known), k)
         base = self._sorted_base(self.n_items)
-        in_chunks(
-            len(known),
-            lambda chunk: self._top_of(
-                known[chunk], base, self.n_items, exclude_seen, top[chunk], top_scores[chunk]
-            ),
-        )
+
+        def answer(chunk: slice) -> None:
+            for part, allowed in self._parts(known, chunk, filter):
+                self._top_of(
+                    known[part], base, allowed, self.n_items, exclude_seen, top[part], top_scores[part]
+                )
+
+        in_chunks(len(known), answer)
         return top, top_scores
 
     def rank(
@@ -98,12 +103,13 @@ class VotingRecommender(Recommender):
         k: int,
         *,
         n_candidates: int | None = None,
+        filter: Filter | None = None,
         progress: Progress | None = None,
     ) -> Ranks:
         from nextclick import ranking
         from nextclick.compiled import in_chunks
 
-        known, n_candidates = queries.known(self.n_items), self._candidates(n_candidates)
+        known, n_candidates = self._known(queries, filter), self._candidates(n_candidates)
         better, ties = np.empty((2, len(targets.items)), np.int64)
         top, top_scores = self._empty_top(len(known), k)
         base = self._sorted_base(n_candidates)
@@ -111,19 +117,34 @@ class VotingRecommender(Recommender):
 
         def answer(chunk: slice) -> None:
             nonlocal done
-            votes = self._top_of(known[chunk], base, n_candidates, False, top[chunk], top_scores[chunk])
-            rows = slice(targets.bounds[chunk.start], targets.bounds[chunk.stop])
-            of_chunk = targets[chunk]
-            ranking.sparse_ranks(
-                votes.offsets, votes.items, votes.scores, base[0], base[1],
-                of_chunk.items, of_chunk.bounds, n_candidates, better[rows], ties[rows],
-            )  # fmt: skip
+            for part, allowed in self._parts(known, chunk, filter):
+                votes = self._top_of(
+                    known[part], base, allowed, n_candidates, False, top[part], top_scores[part]
+                )
+                rows = slice(targets.bounds[part.start], targets.bounds[part.stop])
+                of_part = targets[part]
+                ranking.sparse_ranks(
+                    votes.offsets, votes.items, votes.scores, base[0], base[1], allowed,
+                    of_part.items, of_part.bounds, n_candidates, better[rows], ties[rows],
+                )  # fmt: skip
             done += chunk.stop - chunk.start
             if progress is not None:
                 progress(done, len(known))
 
         in_chunks(len(known), answer)
-        return ranking.Ranks(better, ties, top)
+        return ranking.Ranks(better, ties, top, top_scores)
+
+    def _parts(
+        self, queries: Queries, chunk: slice, filter: Filter | None
+    ) -> Iterator[tuple[slice, NDArray[np.bool_] | None]]:
+        """Cut a chunk of queries where masks of allowed items would take too much memory."""
+        if filter is None:
+            yield chunk, None
+            return
+        size = max(1, _MASKS // max(1, self.n_items))
+        for low in range(chunk.start, chunk.stop, size):
+            part = slice(low, min(low + size, chunk.stop))
+            yield part, filter.allowed(queries[part])
 
     def _sorted_base(self, n_candidates: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Return base scores [n_items], those of the candidates ascending, and the items best first."""
@@ -141,6 +162,7 @@ class VotingRecommender(Recommender):
         self,
         queries: Queries,
         base: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
+        allowed: NDArray[np.bool_] | None,
         n_candidates: int,
         exclude_seen: bool,
         top: NDArray[np.int32],
@@ -151,7 +173,7 @@ class VotingRecommender(Recommender):
         votes = self._votes(queries)
         ends = queries.ends if exclude_seen else queries.starts
         ranking.sparse_top(
-            votes.offsets, votes.items, votes.scores, base[0], base[2],
+            votes.offsets, votes.items, votes.scores, base[0], base[2], allowed,
             queries.items, queries.starts, ends, n_candidates, top, top_scores,
         )  # fmt: skip
         return votes

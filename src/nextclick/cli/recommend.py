@@ -11,7 +11,7 @@ from rich.table import Table
 
 from nextclick import artifact, batch
 from nextclick.cli.console import messages, print_json
-from nextclick.recommender import Recommendations
+from nextclick.recommendations import Recommendations
 
 
 @click.command()

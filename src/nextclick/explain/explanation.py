@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from nextclick.errors import DataError
 from nextclick.reasons import Attention, ClickParts, LeftOut, Neighbours, Reasons
-from nextclick.recommender import Recommendation, Recommender
+from nextclick.recommendations import Recommendation
+from nextclick.recommender import Recommender
 from nextclick.sessions import UNKNOWN, ItemId, Queries
 
 
