@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -84,3 +85,23 @@ QUICK: dict[str, dict[str, Any]] = {
 def quick(name: str, values: Mapping[str, Any] | None = None) -> nextclick.Recommender:
     """A new recommender for a test that fits it: networks small and trained briefly, others as they are."""
     return nextclick.build(name, {**QUICK.get(name, {}), **(values or {})})
+
+
+def with_targets(
+    lists: Sequence[Sequence[Any]],
+    flags: Sequence[Sequence[bool]],
+    target_clicks: int | None = None,
+    times: Sequence[int] | None = None,
+) -> Sessions:
+    """Sessions in which only the flagged clicks, those of event "tip", are to be predicted."""
+    events = np.array([flag for session in flags for flag in session], np.uint8)
+    return replace(
+        Sessions.from_lists(lists, times),
+        events=events, event_names=("view", "tip"), target_event=1, target_clicks=target_clicks,
+    )  # fmt: skip
+
+
+flagged_sessions = st.lists(
+    st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=12), min_size=1, max_size=12
+).map(lambda lists: ([[i for i, _ in one] for one in lists], [[f for _, f in one] for one in lists]))
+"""Lists of items and, in the same shape, which of their clicks are tips."""

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import nextclick
 import slow
 from nextclick import ConfigError, Queries, Sessions
-from synthetic import chain, chain_lists
+from synthetic import chain, chain_lists, flagged_sessions, with_targets
 
 torch = pytest.importorskip("torch")
 
@@ -75,6 +75,24 @@ def test_lanes_read_every_session_once_side_by_side(
         assert step.targets.tolist() == [int(sessions.items[n + 1]) for n in at]
         assert step.fresh.tolist() == [[read.place == 0] for read in reads]
         assert step.source.tolist() == [read.lane_before for read in reads]
+
+
+@given(log=flagged_sessions, n_lanes=st.integers(1, 9))
+@settings(deadline=None)
+def test_lanes_read_all_clicks_and_say_which_next_ones_are_wanted(
+    log: tuple[list[list[int]], list[list[bool]]], n_lanes: int
+) -> None:
+    sessions = with_targets(*log)
+    read = [n for n, tips in enumerate(log[1]) if any(tips[1:])]
+    expected = slow.lanes(sessions.lengths.tolist(), read, n_lanes)
+    found = steps_of(sessions, n_lanes)
+    assert len(found) == len(expected)
+    for step, reads in zip(found, expected, strict=True):
+        ids = [sessions.vocabulary.ids_of(items.tolist()) for items in (step.clicks, step.targets)]
+        for n, clicks in enumerate(ids):
+            assert clicks == [log[0][one.session][one.place + n] for one in reads]
+        assert step.wanted.tolist() == [log[1][one.session][one.place + 1] for one in reads]
+    assert sum(int(step.wanted.sum()) for step in found) == Lanes(sessions, n_lanes).n_pairs
 
 
 def test_a_lane_goes_on_with_the_next_session_and_closes_when_there_is_none() -> None:
@@ -412,7 +430,8 @@ def train_slowly(model: nextclick.GRU4Rec, sessions: Sessions) -> dict[str, Any]
     sampler = NegativeSampler(support, model.alpha)
     for epoch in range(1, model.epochs + 1):
         rng = np.random.default_rng([model.seed, epoch])
-        order = np.flatnonzero(sessions.lengths > 1)
+        wanted = sessions.is_target
+        order = np.unique(sessions.session_of[wanted])
         if model.order == "random":
             order = order[rng.permutation(len(order))]
         samples = sampler.draw((sampling._STEPS, model.n_samples), rng)
@@ -435,10 +454,13 @@ def train_slowly(model: nextclick.GRU4Rec, sessions: Sessions) -> dict[str, Any]
                 clicks = torch.from_numpy(support)[candidates]
                 strength = torch.tensor([1.0] * len(at) + [model.alpha] * len(drawn), dtype=torch.float64)
                 scores = scores - model.logq * strength * clicks.log()
+            rows = [row for row, n in enumerate(at) if wanted[n + 1]]
+            if not rows:
+                continue
             loss = slow.ranking_loss(
-                model.loss, scores, range(len(at)), regularisation=model.bpreg,
+                model.loss, scores[rows], rows, regularisation=model.bpreg,
                 activation=model.activation, elu=model.elu,
-            ) / len(at)  # fmt: skip
+            ) / len(rows)  # fmt: skip
             gradients = torch.autograd.grad(loss, list(trained.values()))
             with torch.no_grad():
                 for (name, weight), gradient in zip(trained.items(), gradients, strict=True):
@@ -465,7 +487,20 @@ WHOLE: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("values", WHOLE, ids=lambda values: " ".join(map(str, values.values())))
 def test_training_reaches_the_weights_of_a_slow_transcription(values: dict[str, Any]) -> None:
-    sessions = Sessions.from_lists(LISTS)
+    assert_trained_as_slowly(values, Sessions.from_lists(LISTS))
+
+
+@pytest.mark.parametrize("values", WHOLE[:4], ids=lambda values: " ".join(map(str, values.values())))
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_training_on_targets_alone_reaches_them_too(values: dict[str, Any], lanes: int) -> None:
+    """Some steps have no target in any lane, some sessions none at all."""
+    rng = np.random.default_rng(9)
+    sessions = with_targets(LISTS, [(rng.random(len(session)) < 0.4).tolist() for session in LISTS], 3)
+    assert 0 < len(Lanes(sessions, lanes).sessions) < sum(sessions.lengths > 1)
+    assert_trained_as_slowly({**values, "batch_size": lanes}, sessions)
+
+
+def assert_trained_as_slowly(values: dict[str, Any], sessions: Sessions) -> None:
     model = nextclick.GRU4Rec(**{**PLAIN, **values}).fit(sessions)
     begun = start_of(model, sessions.n_items).state_dict()
     expected = train_slowly(model, sessions)
