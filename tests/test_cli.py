@@ -206,7 +206,7 @@ def test_recommend_reads_a_click_log_in_any_order(shop: Path, tmp_path: Path) ->
     columns = ["--session", "visit", "--item", "product", "--time", "when"]
     said = ok("recommend", shop / "models" / "markov", "--sessions", tmp_path / "today.csv", "--out",
               tmp_path / "lists.csv", "-k", "1", *columns)  # fmt: skip
-    assert json.loads(said.stdout) == {"sessions": 2, "fallbacks": 0, "unknown_items": 0}
+    assert json.loads(said.stdout) == {"sessions": 2, "fallbacks": 0, "unknown_items": 0, "shortened": 0}
     with (tmp_path / "lists.csv").open(encoding="utf-8", newline="") as file:
         lists = list(csv.DictReader(file))
     assert [(row["session"], row["item"]) for row in lists] == [("a", "café 5"), ("b", "café 6")]

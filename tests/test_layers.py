@@ -15,7 +15,7 @@ LAYERS = [
     ["compiled"],
     ["files", "settings", "metrics"],
     ["sessions", "ranking", "results"],
-    ["dataset", "reasons", "filters", "recommendations"],
+    ["dataset", "reasons", "filters", "recommendations", "events"],
     ["recommender"],
     ["voting"],
     ["neighbours", "factors", "network", "prepare", "shop"],

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from nextclick.errors import ConfigError, DataError
 from nextclick.files import new_file
+from nextclick.filters import Filter
 from nextclick.recommendations import Recommendations
 from nextclick.recommender import Recommender
 from nextclick.sessions import ItemId
@@ -27,11 +28,16 @@ _MEMORY = 512 << 20  # bytes for sorting a table of clicks; beyond that it spill
 
 @dataclass(frozen=True)
 class Counts:
-    """What a batch run did: sessions answered, those answered without any known item, items skipped."""
+    """What a batch run did.
+
+    sessions: answered;  fallbacks: those without any known item;  unknown_items: skipped;  shortened:
+    sessions whose list rules left shorter than asked for, perhaps empty.
+    """
 
     sessions: int
     fallbacks: int
     unknown_items: int
+    shortened: int = 0
 
 
 def recommend_file(
@@ -41,6 +47,7 @@ def recommend_file(
     *,
     k: int = 20,
     exclude_seen: bool = False,
+    filter: Filter | None = None,
     columns: Mapping[str, str | None] | None = None,
     batch: int = 2048,
     progress: Callable[[int], None] | None = None,
@@ -49,8 +56,9 @@ def recommend_file(
 
     source: JSON lines ``{"session": id, "items": [id, ...]}`` (.jsonl), or a table of clicks in any form
     that ``prepare`` reads, its clicks in any order;  columns: names of its columns by role, where they are
-    not recognised.  out: .jsonl, one line per session with "items", "unknown" and "fallback"; or .csv with
-    the columns session, rank, item, score. Written aside first, so never half.
+    not recognised.  out: .jsonl, one line per session with "items", "unknown" and "fallback", and "reason"
+    where rules left a list short; or .csv with the columns session, rank, item, score. Written aside first,
+    so never half.  filter: rules that every item recommended must meet.
     progress: called with the number of sessions answered so far.
     Raises DataError for an unreadable source, with the line, and ConfigError for an unknown ending of out.
     """
@@ -59,21 +67,24 @@ def recommend_file(
     if not source.exists():
         raise DataError(f"{source}: no such file or folder; check the path")
     stream = _from_json_lines(source) if source.suffix in JSON_LINES else _from_table(source, columns or {})
-    done = fallbacks = unknown = 0
+    done = fallbacks = unknown = shortened = 0
     with new_file(out) as aside, aside.open("w", encoding="utf-8", newline="") as target:
         write = _csv_writer(target) if out.suffix == ".csv" else _json_writer(target)
         while some := list(itertools.islice(stream, batch)):
-            answers = model.recommend_many([items for _, items in some], k, exclude_seen=exclude_seen)
+            answers = model.recommend_many(
+                [items for _, items in some], k, exclude_seen=exclude_seen, filter=filter
+            )
             for (session, _), answer in zip(some, answers, strict=True):
                 write(session, answer)
                 fallbacks += answer.fallback
                 unknown += len(answer.unknown)
+                shortened += answer.reason is not None
             done += len(some)
             if progress is not None:
                 progress(done)
         if done == 0:
             raise DataError(f"{source}: holds no session; export it again")
-    return Counts(done, fallbacks, unknown)
+    return Counts(done, fallbacks, unknown, shortened)
 
 
 def _json_writer(target: TextIO) -> Callable[[ItemId, Recommendations], None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from nextclick import metrics, settings
 from nextclick.dataset import Dataset
-from nextclick.errors import ConfigError, DataError, nearest
+from nextclick.errors import ConfigError, nearest
+from nextclick.events import Events, cut
+from nextclick.filters import Effect, Filter
 from nextclick.metrics import TieRule
 from nextclick.recommender import Recommender
 from nextclick.results import Comparison, ModelResult, Protocol, Report, Slice
@@ -31,24 +33,6 @@ PREFIX_LENGTHS = (1, 2, 3, 4, 5, 6, 11, 21)
 MANY_TIES = 0.005  # optimistic minus pessimistic recall beyond which the report speaks of ties
 
 
-@dataclass(frozen=True, eq=False)
-class _Events:
-    """The test events that all models answer.
-
-    queries: the prefixes;  targets, bounds: the items still to come, the next click first, as users' codes
-    of the test vocabulary;  session: [n];  slices: (kind, label, rows) of the parts reported separately.
-    """
-
-    queries: Queries
-    targets: NDArray[np.int32]
-    bounds: NDArray[np.int64]
-    session: NDArray[np.int64]
-    slices: Sequence[tuple[str, str, NDArray[np.bool_]]] = field(default=())
-
-    def __len__(self) -> int:
-        return len(self.queries)
-
-
 def evaluate(
     models: Sequence[Recommender] | Mapping[str, Recommender],
     test: Sessions | Dataset,
@@ -58,6 +42,7 @@ def evaluate(
     unseen: Literal["miss", "drop"] = "miss",
     candidates: int | None = None,
     ties: TieRule = "expected",
+    filter: Filter | None = None,
     prefix_lengths: Sequence[int] = PREFIX_LENGTHS,
     dataset: str | None = None,
     paths: Mapping[str, str] | None = None,
@@ -72,7 +57,8 @@ def evaluate(
     items still to come (precision, remaining_recall, MAP);  unseen: what a click on an item unknown to every
     model counts as;  candidates: rank against the N most clicked items only, which overestimates (as Hidasi
     et al., RecSys 2016, sec. 4 did for one data set), with the protocol "next";  ties: expected, or the best
-    or worst order of equals;  prefix_lengths: where the parts by length of the prefix begin, from 1;
+    or worst order of equals;  filter: rules that every listed item must meet, bound to any of the models; a
+    target that does not is a miss;  prefix_lengths: where the parts by length of the prefix begin, from 1;
     n_resamples, seed: of the bootstrap over sessions;  dataset, paths: the names of the data and the
     directories of the models, by their names, as the report shows them;  progress: called as ``Progress``
     says.
@@ -96,23 +82,26 @@ def evaluate(
     if not named:
         raise ConfigError("no model to evaluate: give at least one fitted recommender")
     translations = {name: _translation(model, test) for name, model in named.items()}
-    events, unseen_pairs = _events(test, list(translations.values()), protocol, unseen, prefix_lengths)
+    events, unseen_pairs = cut(test, list(translations.values()), protocol, unseen, prefix_lengths)
     answers = {}
     for name, model in named.items():
         tell = None if progress is None else (lambda done, total, name=name: progress(name, done, total))
         of_model = _translated(events, translations[name])
-        answers[name] = _answer(model, of_model, ks, protocol, candidates, ties, tell)
+        bound = None if filter is None else filter.bound_to(model.vocabulary)
+        answers[name] = _answer(model, of_model, ks, protocol, candidates, ties, bound, tell)
     # All models meet the same resampled sessions, so that their differences are paired.
     values = np.concatenate([answer.values for answer in answers.values()], axis=1)
     means = metrics.resampled_means(values, events.session, n_resamples, seed)
     samples = dict(zip(answers, np.split(means, len(answers), axis=1), strict=True))
     results = []
     for name, model in named.items():
-        p50, p99 = _latency(model, events.queries, translations[name])
+        p50, p99 = _latency(model, events.queries, translations[name], answers[name].filter)
         result = _result(model, answers[name], samples[name], events)
         path = (paths or {}).get(name, "")
         results.append(replace(result, name=name, path=path, latency_p50_ms=p50, latency_p99_ms=p99))
     notes = _notes(results, candidates, unseen, unseen_pairs, len(events), ks[-1])
+    if filter is not None:
+        notes = (_note_of_rules(filter, results, len(events)), *notes)
     return Report(
         dataset=dataset or "sessions",
         pairs=len(events),
@@ -129,6 +118,7 @@ def evaluate(
         notes=notes,
         target_event=test.target_name,
         target_clicks=test.target_clicks,
+        rules=() if filter is None else tuple(map(str, filter.rules.rules)),
     )
 
 
@@ -162,94 +152,9 @@ def _translation(model: Recommender, test: Sessions) -> NDArray[np.int32]:
     return model.vocabulary.codes_of(test.vocabulary.ids_of(range(len(test.vocabulary))))
 
 
-def _translated(events: _Events, codes: NDArray[np.int32]) -> _Events:
+def _translated(events: Events, codes: NDArray[np.int32]) -> Events:
     queries = Queries(codes[events.queries.items], events.queries.starts, events.queries.ends)
     return replace(events, queries=queries, targets=codes[events.targets])
-
-
-def _events(
-    test: Sessions,
-    translations: list[NDArray[np.int32]],
-    protocol: Protocol,
-    unseen: str,
-    prefix_lengths: Sequence[int],
-) -> tuple[_Events, int]:
-    """Cut the test sessions into events; also count those whose next click no model knows."""
-    queries, positions = test.pairs()
-    if len(queries) == 0:
-        if test.target_name is not None:
-            raise DataError(
-                f"nothing to evaluate: no session has a click of event {test.target_name!r} to predict"
-            )
-        raise DataError("nothing to evaluate: no test session has two clicks; give longer sessions")
-    session = test.session_of[positions]
-    known = np.any([codes != UNKNOWN for codes in translations], axis=0)  # of each item
-    answerable = known[test.items[positions]]
-    slices = _slices(test, queries, positions, known, prefix_lengths)
-    if protocol == "remaining":
-        targets, bounds = _still_to_come(test, positions, test.offsets[session + 1], known, unseen == "drop")
-    else:
-        targets, bounds = test.items[positions], np.arange(len(positions) + 1)
-    if unseen == "drop":
-        if not answerable.any():
-            raise DataError(
-                "nothing to evaluate: no model knows any of the items clicked in the test sessions; fit the "
-                "models on the same log, or count such clicks with unseen='miss'"
-            )
-        keep = np.flatnonzero(answerable)
-        lengths = np.diff(bounds)
-        targets = targets[np.repeat(answerable, lengths)]
-        bounds = np.r_[0, np.cumsum(lengths[keep])]
-        slices = [(kind, label, rows[keep]) for kind, label, rows in slices if rows[keep].any()]
-        queries, session = queries[keep], session[keep]
-    return _Events(queries, targets, bounds.astype(np.int64), session, slices), int((~answerable).sum())
-
-
-def _still_to_come(
-    test: Sessions,
-    positions: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    known: NDArray[np.bool_],
-    only_known: bool,
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """The distinct items to predict from each position to the end of its session, in order of appearance."""
-    rows, wanted = [], test.is_target
-    for position, end in zip(positions.tolist(), ends.tolist(), strict=True):
-        rest = test.items[position:end][wanted[position:end]]
-        _, first = np.unique(rest, return_index=True)
-        rest = rest[np.sort(first)]
-        rows.append(rest[known[rest]] if only_known else rest)
-    return np.concatenate(rows), np.r_[0, np.cumsum([len(row) for row in rows])]
-
-
-def _slices(
-    test: Sessions,
-    queries: Queries,
-    positions: NDArray[np.int64],
-    known: NDArray[np.bool_],
-    prefix_lengths: Sequence[int],
-) -> list[tuple[str, str, NDArray[np.bool_]]]:
-    """Parts by prefix length (Li et al., CIKM 2017, table 5), by target popularity, repeated or new."""
-    length = queries.ends - queries.starts
-    parts: list[tuple[str, str, NDArray[np.bool_]]] = []
-    edges = [*prefix_lengths, np.iinfo(np.int64).max]
-    for low, high in itertools.pairwise(edges):
-        label = str(low) if high == low + 1 else f"{low}+" if high == edges[-1] else f"{low}-{high - 1}"
-        parts.append(("prefix length", label, (length >= low) & (length < high)))
-    target = test.items[positions]
-    place = target / max(test.n_items, 1)  # codes run from the most to the least clicked item
-    shares = [(0.0, 0.01, "top 1%"), (0.01, 0.1, "1-10%"), (0.1, 0.5, "10-50%"), (0.5, np.inf, "50-100%")]
-    for at_least, under, label in shares:
-        parts.append(("target popularity", label, (place >= at_least) & (place < under) & known[target]))
-    parts.append(("target popularity", "unseen", ~known[target]))
-    repeated = np.array(
-        [
-            (queries.items[a:b] == t).any()
-            for a, b, t in zip(queries.starts, queries.ends, target, strict=True)
-        ]
-    )
-    parts += [("target", "repeated", repeated), ("target", "new", ~repeated)]
-    return [part for part in parts if part[2].any()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,31 +162,37 @@ class _Answer:
     """What one model made of the events.
 
     columns: metric names;  values: float64 [n_events, n_columns];  shown: metrics of the lists themselves;
-    seconds: of ranking all events.
+    seconds: of ranking all events;  filter, effect: the rules, bound to the model, and what they do to its
+    events.
     """
 
     columns: list[str]
     values: NDArray[np.float64]
     shown: Mapping[str, float]
     seconds: float
+    filter: Filter | None = None
+    effect: Effect | None = None
 
 
 def _answer(
     model: Recommender,
-    events: _Events,
+    events: Events,
     ks: tuple[int, ...],
     protocol: Protocol,
     candidates: int | None,
     rule: TieRule,
+    filter: Filter | None,
     progress: Callable[[int, int], None] | None,
 ) -> _Answer:
     """Let one model answer all events."""
     from nextclick.ranking import Targets
 
     targets = Targets(events.targets, events.bounds)
-    model.rank(events.queries[:2], targets[:2], ks[-1])  # compiles
+    model.rank(events.queries[:2], targets[:2], ks[-1], filter=filter)  # compiles
     start = time.perf_counter()
-    ranks = model.rank(events.queries, targets, ks[-1], n_candidates=candidates, progress=progress)
+    ranks = model.rank(
+        events.queries, targets, ks[-1], n_candidates=candidates, filter=filter, progress=progress
+    )
     seconds = time.perf_counter() - start
     first = events.bounds[:-1]
     better, ties = metrics.settle(ranks.better[first], ranks.ties[first], rule)
@@ -305,10 +216,14 @@ def _answer(
         f"popularity@{k}": metrics.popularity(ranks.top, model.support),
         f"tie_spread@{k}": float((best - worst).mean()),
     }
-    return _Answer(list(columns), np.stack(list(columns.values()), axis=1), shown, seconds)
+    effect = None
+    if filter is not None:
+        effect = filter.effect(events.queries.known(model.n_items), events.targets[first])
+    values = np.stack(list(columns.values()), axis=1)
+    return _Answer(list(columns), values, shown, seconds, filter, effect)
 
 
-def _result(model: Recommender, answer: _Answer, means: NDArray[np.float64], events: _Events) -> ModelResult:
+def _result(model: Recommender, answer: _Answer, means: NDArray[np.float64], events: Events) -> ModelResult:
     """Sum up an answer, with intervals from its resampled means [n_resamples, n_columns]."""
     low, high = metrics.interval(means)
     reached = dict(zip(answer.columns, answer.values.mean(axis=0).tolist(), strict=True))
@@ -316,6 +231,7 @@ def _result(model: Recommender, answer: _Answer, means: NDArray[np.float64], eve
     for kind, label, rows in events.slices:
         part = dict(zip(answer.columns, answer.values[rows].mean(axis=0).tolist(), strict=True))
         by_kind.setdefault(kind, []).append(Slice(label, int(rows.sum()), part))
+    effect = answer.effect
     return ModelResult(
         name="",
         path="",
@@ -327,11 +243,13 @@ def _result(model: Recommender, answer: _Answer, means: NDArray[np.float64], eve
         predictions_per_second=len(events) / answer.seconds,
         latency_p50_ms=0.0,
         latency_p99_ms=0.0,
+        items_left=None if effect is None else float(effect.left.mean()),
+        targets_forbidden=None if effect is None else int(effect.forbidden.sum()),
     )
 
 
 def _latency(
-    model: Recommender, queries: Queries, codes: NDArray[np.int32], n: int = 300
+    model: Recommender, queries: Queries, codes: NDArray[np.int32], filter: Filter | None, n: int = 300
 ) -> tuple[float, float]:
     """Milliseconds of one request, p50 and p99, over up to n test prefixes: own ids in, list of 20 out."""
     chosen = np.linspace(0, len(queries) - 1, min(n, len(queries))).astype(np.int64)
@@ -340,11 +258,11 @@ def _latency(
         prefix = codes[queries.prefix(i)]
         prefixes.append(model.vocabulary.ids_of(prefix[prefix != UNKNOWN]))
     for prefix_ids in prefixes[:5]:
-        model.recommend(prefix_ids, 20)
+        model.recommend(prefix_ids, 20, filter=filter)
     times = []
     for prefix_ids in prefixes:
         start = time.perf_counter()
-        model.recommend(prefix_ids, 20)
+        model.recommend(prefix_ids, 20, filter=filter)
         times.append((time.perf_counter() - start) * 1000)
     p50, p99 = np.percentile(times, [50, 99])
     return float(p50), float(p99)
@@ -388,3 +306,18 @@ def _notes(
             f"this far apart: {', '.join(many)}. The figures are the expectation over all orders."
         )
     return tuple(notes)
+
+
+def _note_of_rules(filter: Filter, results: list[ModelResult], pairs: int) -> str:
+    """Say which rules were in force and what they do, once where they do the same to all models."""
+    said = {
+        result.name: f"{result.items_left:,.1f} items on average and forbid {result.targets_forbidden:,} of "
+        f"{pairs:,} targets"
+        for result in results
+    }
+    each = "; ".join(f"to {name} {left}" for name, left in said.items())
+    left = next(iter(said.values())) if len(set(said.values())) == 1 else each
+    return (
+        f"Rules were in force, and only items that meet them were ranked: {filter.rules}. They leave {left}, "
+        "which count as misses."
+    )

@@ -46,9 +46,9 @@ class Run:
     """
 
     checkpoints: Path | None = None
-    candidates: Path | None = None
     tensorboard: Path | None = None
     device: str = "auto"
+    candidates: Path | None = None
 
 
 _BLOCK = 1 << 24  # scores held at once by a dense recommender: 64 MiB of float32

@@ -26,7 +26,8 @@ class ModelResult:
 
     metrics: by name, for example "recall@20";  intervals: (low, high) 95% bounds of the same;  slices:
     by kind ("prefix length", "target popularity", "target");  settings: the model's own;  latency: seconds
-    of one request at the 50th and 99th percentile, ids in, ids out.
+    of one request at the 50th and 99th percentile, ids in, ids out;  items_left: how many items the rules in
+    force leave to a prefix, on average;  targets_forbidden: how many targets they forbid; None without rules.
     """
 
     name: str
@@ -39,6 +40,8 @@ class ModelResult:
     predictions_per_second: float
     latency_p50_ms: float
     latency_p99_ms: float
+    items_left: float | None = None
+    targets_forbidden: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ class Report:
     """A comparison of models on one test set, and all that is needed to read it.
 
     target_event, target_clicks: the event whose clicks were predicted, each from so many clicks before it at
-    most; None: every click but the first of a session, from all before it.
+    most; None: every click but the first of a session, from all before it.  rules: those that every listed
+    item had to meet, in words.
     """
 
     dataset: str
@@ -77,6 +81,7 @@ class Report:
     notes: tuple[str, ...] = ()
     target_event: str | None = None
     target_clicks: int | None = None
+    rules: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Say the size, then a line per model: its recall and MRR at the largest k."""
@@ -120,6 +125,7 @@ class Report:
             "unseen_pairs": self.unseen_pairs,
             "candidates": self.candidates,
             "ties": self.ties,
+            "rules": list(self.rules),
             "items": self.n_items,
             "models": [
                 {
@@ -131,6 +137,8 @@ class Report:
                     "predictions_per_second": result.predictions_per_second,
                     "latency_p50_ms": result.latency_p50_ms,
                     "latency_p99_ms": result.latency_p99_ms,
+                    "items_left": result.items_left,
+                    "targets_forbidden": result.targets_forbidden,
                     "intervals": {name: list(bounds) for name, bounds in result.intervals.items()},
                     "slices": {
                         kind: [{"label": s.label, "pairs": s.pairs, **s.metrics} for s in slices]

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from nextclick import artifact
 from nextclick.cli.console import messages, print_json, progress_bar
+from nextclick.cli.rules import bound_filter, rule_options
 from nextclick.dataset import Dataset
 from nextclick.errors import ConfigError
 from nextclick.files import write_json
@@ -85,6 +86,7 @@ def _candidates(ctx: click.Context, param: click.Parameter, value: str) -> int |
     show_default=True,
     help="Which sessions to measure on; choose settings on validation.",
 )
+@rule_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap.")
 @click.option(
     "--json",
@@ -107,6 +109,9 @@ def evaluate(
     candidates: int | None,
     ties: Literal["expected", "optimistic", "pessimistic"],
     part: str,
+    rules_file: Path | None,
+    items_file: Path | None,
+    items_id: str | None,
     seed: int,
     json_file: Path | None,
     html_file: Path | None,
@@ -114,12 +119,14 @@ def evaluate(
     """Measure the models in DIR... on the test sessions of DATA, against each other.
 
     Every click of every test session but the first is to be predicted from the clicks before it, ranking
-    all items. Intervals and p-values come from resampling whole sessions.
+    all items; of DATA prepared with a target event, each click of that event from the last clicks before
+    it. Intervals and p-values come from resampling whole sessions.
 
     \b
     Example:
       nextclick evaluate data models/* --html report.html
       nextclick evaluate data models/vs-knn --k 20 --json -
+      nextclick evaluate data models/* --rules rules.toml --items items.parquet
     """
     from nextclick import evaluation
 
@@ -144,12 +151,14 @@ def evaluate(
                 f"{path} was fitted with --full and has seen the validation sessions: fit it without"
             )
         models[name] = artifact.load(path)
+    filter = bound_filter(rules_file, items_file, items_id, next(iter(models.values())).vocabulary)
     with progress_bar() as bar:
         tasks = {name: bar.add_task(name, total=None) for name in models}
         report = evaluation.evaluate(
             models, dataset.test if part == "test" else dataset.validation,
             dataset=dataset.name, paths={name: str(path) for name, path in names.items()},
-            k=ks, protocol=protocol, unseen=unseen, candidates=candidates, ties=ties, seed=seed,
+            k=ks, protocol=protocol, unseen=unseen, candidates=candidates, ties=ties, filter=filter,
+            seed=seed,
             progress=lambda name, done, total: bar.update(tasks[name], completed=done, total=total),
         )  # fmt: skip
     report = dataclasses.replace(report, notes=(*report.notes, *notes))
@@ -184,7 +193,8 @@ def _record(report: Report, names: dict[str, Path]) -> None:
     """Keep the figures beside each model; a model that cannot be written to stays as it is."""
     for result in report.models:
         figures = {"dataset": report.dataset, "pairs": report.pairs, "protocol": report.protocol,
-                   "unseen": report.unseen, "candidates": report.candidates, **result.metrics}  # fmt: skip
+                   "unseen": report.unseen, "candidates": report.candidates, "rules": list(report.rules),
+                   **result.metrics}  # fmt: skip
         try:
             artifact.record(names[result.name], metrics=figures)
         except Exception as error:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from nextclick import artifact, batch
 from nextclick.cli.console import messages, print_json
+from nextclick.cli.rules import bound_filter, rule_options
 from nextclick.recommendations import Recommendations
 
 
@@ -21,6 +22,7 @@ from nextclick.recommendations import Recommendations
     "-k", default=20, show_default=True, type=click.IntRange(min=1), help="How many items to recommend."
 )
 @click.option("--exclude-seen", is_flag=True, help="Leave out the items of the session itself.")
+@rule_options
 @click.option(
     "--format",
     "form",
@@ -43,6 +45,9 @@ def recommend(
     items: tuple[str, ...],
     k: int,
     exclude_seen: bool,
+    rules_file: Path | None,
+    items_file: Path | None,
+    items_id: str | None,
     form: str | None,
     sessions: Path | None,
     out: Path | None,
@@ -53,11 +58,12 @@ def recommend(
     """Recommend the next items for a session of ITEMs (own ids, oldest first), or for a file of sessions.
 
     Items that the model does not know are skipped and said; without any known item it answers as to an
-    empty session and marks the answer "fallback".
+    empty session and marks the answer "fallback". Where rules leave fewer items than asked for, it says why.
 
     \b
     Example:
       nextclick recommend models/vs-knn P0012 P0840 -k 10
+      nextclick recommend models/vs-knn P0012 --rules rules.toml --items items.parquet
       nextclick recommend models/vs-knn --sessions today.jsonl --out lists.jsonl
     """
     if (sessions is None) == (not items):
@@ -70,22 +76,25 @@ def recommend(
     if sessions is not None and form is not None:
         raise click.UsageError("--format is for one session; the ending of --out says how a file is written")
     model = artifact.load(model_dir)
+    filter = bound_filter(rules_file, items_file, items_id, model.vocabulary)
     if sessions is not None and out is not None:
         with messages.status("recommending") as status:
             counts = batch.recommend_file(
-                model, sessions, out, k=k, exclude_seen=exclude_seen, columns=columns,
+                model, sessions, out, k=k, exclude_seen=exclude_seen, filter=filter, columns=columns,
                 progress=lambda done: status.update(f"recommending: {done:,} sessions answered"),
             )  # fmt: skip
         messages.print(f"answered {counts.sessions:,} sessions: {out}", soft_wrap=True)
         print_json(vars(counts))
         return
-    answer = model.recommend(items, k, exclude_seen=exclude_seen)
+    answer = model.recommend(items, k, exclude_seen=exclude_seen, filter=filter)
     if answer.unknown:
         messages.print(
             f"unknown items skipped: {', '.join(map(str, answer.unknown))}", markup=False, soft_wrap=True
         )
     if answer.fallback:
         messages.print("no item of the session is known: this is the answer to an empty session")
+    if answer.reason is not None:
+        messages.print(answer.reason, markup=False, soft_wrap=True)
     if form == "json" or (form is None and not sys.stdout.isatty()):
         print_json(answer.to_json())
     else:

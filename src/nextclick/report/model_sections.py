@@ -232,6 +232,8 @@ def measured(findings: Findings) -> list[Html]:
         if report.candidates is None
         else f"Only the {report.candidates:,} most clicked items"
     )
+    if report.rules:
+        ranked_items += f" that meet {'the rule' if len(report.rules) == 1 else 'all rules'} in force"
     ties = {
         "expected": "Items of equal score count as the mean over all their orders, worked out exactly.",
         "optimistic": "Of items of equal score the right one counts as the first, which overestimates.",
