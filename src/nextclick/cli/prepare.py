@@ -95,7 +95,7 @@ def prepare(
       nextclick prepare clicks.csv --out data
       nextclick prepare events.csv --user visitorid --events view --holdout 7d --validation 7d --out data
       nextclick prepare --train train.parquet --test test.parquet --out data
-      nextclick prepare events.csv --user visitorid --target-event view --target-clicks 12 --out data
+      nextclick prepare clicks.csv --event event --target-event similar_click --out data
     """
     begun = time.perf_counter()
     with messages.status("prepare") as status:
