@@ -232,6 +232,103 @@ def test_recommend_names_the_bad_line(shop: Path, tmp_path: Path, line: str, mes
     assert [file.name for file in tmp_path.iterdir()] == ["in.jsonl"]
 
 
+# Item n is of shelf n % 3 and of price n; café 22 is not in the table, "tea" not in the model.
+RULES = """
+[[rule]]
+name = "same shelf"
+attribute = "shelf"
+same = "anchor"
+
+[[rule]]
+name = "not cheap"
+attribute = "price"
+between = [4, 100]
+"""
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> list[str | Path]:
+    """The options of a command under rules."""
+    rows = ["code,shelf,price", *(f"café {n},shelf {n % 3},{n}" for n in range(22)), "tea,shelf 1,9"]
+    (tmp_path / "items.csv").write_text("\n".join(rows), "utf-8")
+    (tmp_path / "rules.toml").write_text(RULES, "utf-8")
+    return ["--rules", tmp_path / "rules.toml", "--items", tmp_path / "items.csv", "--items-id", "code"]
+
+
+def test_recommend_under_rules(shop: Path, rules: list[str | Path]) -> None:
+    result = ok("recommend", shop / "models" / "vs-knn", "café 1", "café 3", "-k", "4", *rules)
+    answer = json.loads(result.stdout)
+    numbers = [int(item["item"].removeprefix("café ")) for item in answer["items"]]
+    assert len(numbers) == 4
+    assert all(n % 3 == 0 and n >= 4 for n in numbers)
+    assert "reason" not in answer
+    assert "1 item unknown to the model, ignored" in result.stderr
+    assert "1 item of the model not there, without values" in result.stderr
+    short = ok("recommend", shop / "models" / "vs-knn", "café 3", "-k", "20", *rules)
+    reason = "only 6 items satisfy all rules for anchor café 3: 'same shelf' leaves 8, 'not cheap' leaves 18"
+    assert json.loads(short.stdout)["reason"] == reason
+    assert reason in short.stderr
+    assert len(json.loads(short.stdout)["items"]) == 6
+
+
+def test_recommend_for_a_file_under_rules(shop: Path, rules: list[str | Path], tmp_path: Path) -> None:
+    model = shop / "models" / "vs-knn"
+    sessions = {"s1": ["café 3"], "s2": ["café 9", "café 10"], "s3": ["café 22"]}
+    lines = [json.dumps({"session": name, "items": items}) for name, items in sessions.items()]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines), "utf-8")
+    said = ok("recommend", model, "--sessions", tmp_path / "in.jsonl", "--out", tmp_path / "out.jsonl",
+              "-k", "7", *rules)  # fmt: skip
+    answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+    for answer, (name, items) in zip(answers, sessions.items(), strict=True):
+        alone = json.loads(ok("recommend", model, *items, "-k", "7", *rules).stdout)
+        assert answer == {"session": name, **alone}
+    assert [len(answer["items"]) for answer in answers] == [6, 6, 7]
+    assert json.loads(said.stdout) == {"sessions": 3, "fallbacks": 0, "unknown_items": 0, "shortened": 2}
+
+
+def test_evaluate_under_rules(shop: Path, rules: list[str | Path], tmp_path: Path) -> None:
+    models = [shop / "models" / name for name in NAMES]
+    page = tmp_path / "report.html"
+    result = ok("evaluate", shop / "data", *models, "--k", "5", *rules, "--html", page, "--json",
+                tmp_path / "report.json")  # fmt: skip
+    report = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    assert report["rules"] == [
+        "same shelf (same shelf as the anchor)",
+        "not cheap (price from 4 to 100)",
+    ]
+    for model in report["models"]:
+        # Every click goes on to the next number, which is of another shelf: only what follows café 22, which
+        # has none, may be found, and that is café 0, too cheap.
+        assert model["targets_forbidden"] == report["pairs"]
+        assert model["recall@5"] == 0
+        assert 0 < model["items_left"] < 8
+    said = " ".join(result.stdout.split())
+    assert "Rules were in force, and only items that meet them were ranked: same shelf" in said
+    assert "All 23 items that meet all rules in force are ranked" in page.read_text("utf-8")
+    manifest = json.loads((models[0] / "manifest.json").read_text("utf-8"))
+    assert manifest["metrics"]["rules"] == report["rules"]
+
+
+def test_rules_are_refused_with_file_and_remedy(shop: Path, rules: list[str | Path], tmp_path: Path) -> None:
+    model = shop / "models" / "pop"
+    (tmp_path / "rules.toml").write_text(RULES.replace('"shelf"', '"self"'), "utf-8")
+    said = refused("recommend", model, "café 3", *rules)
+    assert "rules.toml: rule 1 ('same shelf'): " in said
+    assert "items.csv has no column 'self'; did you mean 'shelf'?" in said
+    assert "need the table of items; give it with --items" in refused(
+        "recommend", model, "café 3", *rules[:2]
+    )
+    assert "no such file" in refused("evaluate", shop / "data", model, "--rules", tmp_path / "none.toml")
+    for half, message in (
+        (rules[2:4], "--items and --items-id go with --rules"),
+        ([*rules[:2], *rules[4:]], "--items-id names a column of the file of --items"),
+    ):
+        for command in (["recommend", model, "café 3"], ["evaluate", shop / "data", model]):
+            result = run(*command, *half)
+            assert result.exit_code == 2
+            assert message in result.stderr
+
+
 def test_recommend_refuses_other_endings_and_half_options(shop: Path, tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text('{"items": ["café 1"]}', "utf-8")
     model = shop / "models" / "pop"
