@@ -78,6 +78,7 @@ OTHER_SETTINGS: dict[str, dict[str, Any]] = {
         "regularisation": 2.5,
         "asymmetry": 0.3,
         "counts": "clicks",
+        "pairs": "anchor",
     },
     "sknn": {**NEIGHBOURS, "similarity": "jaccard"},
     "vs-knn": VECTOR,
