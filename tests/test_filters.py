@@ -152,6 +152,16 @@ def test_all_rules_must_be_met() -> None:
     assert found == ["de", "bdefgh", ""]
 
 
+def test_large_whole_numbers_are_compared_exactly() -> None:
+    items = ItemTable.of({"id": [1, 2, 3], "maker": [2**60, 2**60 + 1, None]})
+    vocabulary = Vocabulary(np.array([1, 2, 3]))
+    for rule in ({"equals": 2**60}, {"in": [2**60, 5]}, {"same": "anchor"}):
+        filter = rules({"attribute": "maker", **rule}).bind(items, vocabulary)
+        assert filter.allowed(Queries.of([[0]])).tolist() == [[True, False, False]]
+    filter = rules({"attribute": "maker", "in": [10**30]}).bind(items, vocabulary)
+    assert not filter.allowed(Queries.of([[0]])).any()
+
+
 def test_single_precision_is_compared_as_it_is_stored() -> None:
     items = ItemTable.of({"id": [1, 2, 3], "price": np.array([9.99, 10.01, 0.1], np.float32)})
     vocabulary = Vocabulary(np.array([1, 2, 3]))
@@ -324,7 +334,7 @@ def test_what_was_ignored_is_said() -> None:
         ({"product_id": [float(n) for n in range(8)]}, "in column 'product_id' are of type float64"),
         ({"product_id": [True] * 8}, "are of type boolean; store them as integers or text"),
         ({"product_id": [f"P{n}" for n in range(8)]}, "none of the model's items stands there, such as 'a'"),
-        ({"price": [1, "x", None, 2, 3, 4, 5, 6]}, "column 'price' mixes or holds int, str"),
+        ({"price": [1, "x", None, 2, 3, 4, 5, 6]}, "column 'price' holds int and str; give text, or numbers"),
         ({"price": [1.0]}, "columns of different length"),
         ({"item_id": list("abcdefgz")}, "which column holds the item ids? 'product_id' and 'item_id' could"),
     ],
@@ -482,6 +492,7 @@ def test_toml_and_json_say_the_same(tmp_path: Path) -> None:
         ({"attribute": "x", "between": [5]}, "expected two numbers"),
         ({"attribute": "x", "between": ["a", "b"]}, "expected two numbers"),
         ({"attribute": "x", "between": [False, True]}, "expected two numbers"),
+        ({"attribute": "x", "between": [0, 10**400]}, "between: a number of more than 300 digits"),
         ({"attribute": "x", "between": [6, 5]}, "between=[6, 5]: expected the lower number first"),
         ({"attribute": "x", "between": [float("nan"), 5]}, "expected the lower number first"),
         ({"attribute": "x", "within": [2, 0.5]}, "within=[2, 0.5]: expected the lower number first"),

@@ -158,14 +158,12 @@ def _paths(rule: Rule, items: ItemTable) -> tuple[list[tuple[str, ...]], Mask]:
     """Return the levels of each row's path, up to the first that is missing, and where there is any."""
     if len(rule.attribute) == 1:
         texts, present = items.texts(rule.attribute[0])
-        paths = [levels_of(text, rule.separator) if there else () for text, there in
-                 zip(texts, present, strict=True)]  # fmt: skip
+        cut = zip(texts, present, strict=True)
+        paths = [levels_of(text, rule.separator) if there else () for text, there in cut]
     else:
-        columns = [items.column(name) for name in rule.attribute]
-        levels = [
-            [str(value).strip() if there else "" for value, there in
-             zip(np.asarray(column.values).tolist(), column.present.tolist(), strict=True)]
-            for column in columns
-        ]  # fmt: skip
+        levels = []
+        for column in map(items.column, rule.attribute):
+            told = np.where(column.present, np.asarray(column.values).astype(object), "")
+            levels.append([str(value).strip() for value in told.tolist()])
         paths = [row[: row.index("")] if "" in row else row for row in zip(*levels, strict=True)]
     return paths, np.array([len(path) > 0 for path in paths], np.bool_)

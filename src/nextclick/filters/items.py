@@ -236,24 +236,20 @@ def _column(given: Any, name: str, where: str) -> Column:
         present = ~np.ma.getmaskarray(given)
         kind = {"b": "boolean", "i": "number", "u": "number", "f": "number"}.get(values.dtype.kind)
         return Column(kind or str(values.dtype), values if kind else None, present)
-    masked = np.ma.getmaskarray(given) if isinstance(given, np.ma.MaskedArray) else np.zeros(len(given), bool)
-    listed = [None if gone else value for value, gone in zip(np.ma.getdata(given).tolist()
-              if isinstance(given, np.ndarray) else list(given), masked.tolist(), strict=True)]  # fmt: skip
-    there = [value for value in listed if value is not None and value != ""]
-    present = np.array([value is not None and value != "" for value in listed], np.bool_)
+    if isinstance(given, np.ma.MaskedArray):
+        given = np.where(np.ma.getmaskarray(given), None, np.ma.getdata(given))
+    listed = [None if value is None or value == "" else value for value in given]
+    present = np.array([value is not None for value in listed], np.bool_)
+    there = [value for value in listed if value is not None]
     if all(isinstance(value, str) for value in there):
         return Column("text", np.array([value or "" for value in listed], object), present)
     if all(isinstance(value, bool | np.bool_) for value in there):
         return Column("boolean", np.array([bool(value) for value in listed], np.bool_), present)
     if all(isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in there):
-        whole = all(isinstance(value, int | np.integer) for value in there)
-        filled = [value if value is not None and value != "" else 0 for value in listed]
-        try:
-            return Column("number", np.array(filled, np.int64 if whole else np.float64), present)
-        except OverflowError:
-            return Column("number", np.array(filled, np.float64), present)
-    found = ", ".join(sorted({type(value).__name__ for value in there}))
-    raise DataError(f"{where}: column {name!r} mixes or holds {found}; give text, numbers or booleans")
+        filled = np.array([value or 0 for value in listed])
+        return Column("number", filled if filled.dtype.kind in "iu" else filled.astype(np.float64), present)
+    found = " and ".join(sorted({type(value).__name__ for value in there}))
+    raise DataError(f"{where}: column {name!r} holds {found}; give text, or numbers, or booleans")
 
 
 def _look(path: Path) -> tuple[dict[str, str], str]:

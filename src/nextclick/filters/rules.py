@@ -257,7 +257,10 @@ def _bounds(key: str, given: Any) -> tuple[float, float]:
     example = "[5, 100]" if key == "between" else "[0.5, 2.0]"
     if not numbers or len(given) != 2:
         raise ConfigError(f"{key}={given!r}: expected two numbers, for example {key} = {example}")
-    low, high = float(given[0]), float(given[1])
+    try:
+        low, high = float(given[0]), float(given[1])
+    except OverflowError:
+        raise ConfigError(f"{key}: a number of more than 300 digits; write inf for no bound") from None
     if math.isnan(low) or math.isnan(high) or low > high:
         raise ConfigError(f"{key}={given!r}: expected the lower number first, for example {key} = {example}")
     if key == "within" and not (low >= 0 and math.isfinite(high)):
