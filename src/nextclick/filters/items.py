@@ -237,7 +237,8 @@ def _column(given: Any, name: str, where: str) -> Column:
         kind = {"b": "boolean", "i": "number", "u": "number", "f": "number"}.get(values.dtype.kind)
         return Column(kind or str(values.dtype), values if kind else None, present)
     if isinstance(given, np.ma.MaskedArray):
-        given = np.where(np.ma.getmaskarray(given), None, np.ma.getdata(given))
+        masked, given = np.ma.getmaskarray(given), np.ma.getdata(given).astype(object)
+        given[masked] = None
     listed = [None if value is None or value == "" else value for value in given]
     present = np.array([value is not None for value in listed], np.bool_)
     there = [value for value in listed if value is not None]
