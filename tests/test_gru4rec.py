@@ -158,11 +158,11 @@ def test_draws_are_as_frequent_as_they_should_be(alpha: float) -> None:
             assert abs(count - n * p) < 5 * math.sqrt(n * p * (1 - p))
 
 
-def test_the_correction_is_the_log_of_how_often_a_candidate_is_drawn() -> None:
+def test_the_correction_is_the_log_of_expected_numbers() -> None:
     """Four clicks, of which two, one and one on the items; two lanes and three samples by clicks^1/2.
 
-    Item 0 is twice as often a lane's next click as the others, and sqrt(2) times as often a sample. Half the
-    correction takes off half of each logarithm.
+    A lane's next click is item 0 with 1/2, so 2 lanes hold it 1 time; 3 samples hold it 3 sqrt(2) /
+    (sqrt(2) + 2) times. Half the correction takes off half of each logarithm.
     """
     model = nextclick.GRU4Rec(
         loss="cross-entropy", activation="linear", logq=0.5, alpha=0.5, n_samples=3, batch_size=2, hidden=2
@@ -170,8 +170,9 @@ def test_the_correction_is_the_log_of_how_often_a_candidate_is_drawn() -> None:
     sessions = Sessions.from_lists([["a", "b"], ["c", "a"]])
     objective = model._objective(model._network(3), sessions, nextclick.network.workers.Workers())
     found = objective._offset(torch.tensor([0, 1, 0, 2, 1]), 2)
-    expected = [2, 1, math.sqrt(2), 1, 1]
-    assert found.tolist() == pytest.approx([-0.5 * math.log(times) for times in expected], abs=1e-6)
+    of_sample = math.sqrt(2) + 2
+    expected = [2 / 2, 2 / 4, 3 * math.sqrt(2) / of_sample, 3 / of_sample, 3 / of_sample]
+    assert found.tolist() == pytest.approx([-0.5 * math.log(number) for number in expected], abs=1e-6)
 
 
 # -- the optimizer of rows
@@ -451,9 +452,9 @@ def train_slowly(model: nextclick.GRU4Rec, sessions: Sessions) -> dict[str, Any]
             candidates = [items[n + 1] for n in at] + drawn.tolist()
             scores = below @ predicted[candidates].T + weights["bias"][candidates, 0]
             if model.logq > 0:
-                clicks = torch.from_numpy(support)[candidates]
-                strength = torch.tensor([1.0] * len(at) + [model.alpha] * len(drawn), dtype=torch.float64)
-                scores = scores - model.logq * strength * clicks.log()
+                share = torch.from_numpy(support / support.sum())[candidates[: len(at)]] * len(at)
+                by_sample = torch.from_numpy(sampler.probability)[candidates[len(at) :]] * model.n_samples
+                scores = scores - model.logq * torch.cat([share, by_sample]).log()
             rows = [row for row, n in enumerate(at) if wanted[n + 1]]
             if not rows:
                 continue

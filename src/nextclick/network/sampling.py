@@ -41,7 +41,6 @@ class NegativeSampler:
     """
 
     def __init__(self, support: NDArray[np.int64], alpha: float) -> None:
-        self.alpha = alpha
         weights = np.where(support > 0, np.maximum(support, 1.0) ** alpha, 0.0)
         self.probability = weights / weights.sum()  # [N]
         self._table = kernels.alias_table(weights)
