@@ -155,13 +155,17 @@ def weights_of(model: Recommender) -> dict[str, NDArray[np.float64]]:
     return {name: array.astype(np.float64) for name, array in model.state().items()}
 
 
+def inputs_of(w: dict[str, NDArray[np.float64]], prefix: list[int]) -> NDArray[np.float64]:
+    x = w["items.weight"][prefix]
+    return x / np.linalg.norm(x, axis=1, keepdims=True)  # temperature > 0: cosines
+
+
 def narm_weights(model: Recommender, prefix: list[int]) -> list[float]:
     """a_tj of one prefix, Li et al. 2017, eqs. 5 to 8, with the gates of PyTorch's GRU for eqs. 1 to 4."""
     w = weights_of(model)
     size = w["encoder.gru.weight_hh_l0"].shape[1]
     h, states = np.zeros(size), []
-    for code in prefix:
-        x = w["items.weight"][code] / np.linalg.norm(w["items.weight"][code])  # temperature > 0: cosines
+    for x in inputs_of(w, prefix):
         of_x = w["encoder.gru.weight_ih_l0"] @ x + w["encoder.gru.bias_ih_l0"]
         of_h = w["encoder.gru.weight_hh_l0"] @ h + w["encoder.gru.bias_hh_l0"]
         reset, update = sigmoid(of_x[:size] + of_h[:size]), sigmoid(of_x[size:-size] + of_h[size:-size])
@@ -175,7 +179,7 @@ def narm_weights(model: Recommender, prefix: list[int]) -> list[float]:
 def stamp_weights(model: Recommender, prefix: list[int]) -> list[float]:
     """a_i = w . sigmoid(W1 x_i + W2 x_t + W3 m + b), with m the mean of the clicks."""
     w = weights_of(model)
-    x = w["items.weight"][prefix]
+    x = inputs_of(w, prefix)
     of_all = w["encoder.of_last.weight"] @ x[-1] + w["encoder.of_mean.weight"] @ x.mean(axis=0)
     of_all = of_all + w["encoder.of_mean.bias"]
     return [
