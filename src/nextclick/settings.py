@@ -38,8 +38,8 @@ def about(
 
 
 def settings_of(model: Any) -> list[Field[Any]]:
-    """Return the settings (dataclass fields given to the constructor) of a recommender or its class."""
-    return [field for field in dataclasses.fields(model) if field.init]
+    """Return the settings (dataclass fields declared with ``about``) of a recommender or its class."""
+    return [field for field in dataclasses.fields(model) if field.init and "about" in field.metadata]
 
 
 def values_of(model: Any) -> dict[str, Any]:

@@ -136,6 +136,18 @@ class StampEncoder(nn.Module):
         memory = self.attention(clicks, mask) @ clicks if self.attended else mean  # [B, T, D]
         return torch.tanh(self.memory(memory)) * torch.tanh(self.last(clicks))
 
+    def at(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
+        """What ``forward`` gives at the places last [B] alone, [B, D], for a fraction of its work."""
+        row = torch.arange(len(last), device=clicks.device)
+        anchor, seen = clicks[row, last], mask[..., None].to(clicks.dtype)
+        mean = (clicks * seen).sum(1) / (last + 1)[:, None]
+        memory = mean
+        if self.attended:
+            asked = self.of_last(anchor) + self.of_mean(mean)  # [B, D]
+            weights = self.energy(torch.sigmoid(asked[:, None] + self.of_click(clicks)))  # [B, T, 1]
+            memory = (weights * seen * clicks).sum(1)
+        return torch.tanh(self.memory(memory)) * torch.tanh(self.last(anchor))
+
     def mean(self, clicks: Tensor) -> Tensor:
         """Mean of the clicks up to each position, [B, T, D]; padding stands right of every real click."""
         count = torch.arange(1, clicks.shape[1] + 1, dtype=clicks.dtype, device=clicks.device)

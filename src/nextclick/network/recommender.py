@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -19,17 +19,18 @@ from nextclick.sessions import Queries, Sessions
 from nextclick.settings import about
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from nextclick.network.scoring import Network
-    from nextclick.network.training import Epoch, Objective
+    from nextclick.network.training import Epoch, Objective, Options
     from nextclick.network.workers import Workers
 
 
 @dataclass(kw_only=True, eq=False)
-class NeuralRecommender(Recommender):
-    """Base of the recommenders that are trained: a network scores every item from the prefix.
+class TrainedRecommender(Recommender):
+    """Base of the recommenders whose network is trained: how, on which device, how it is saved and resumed.
 
-    The last part of the training sessions, by time, is kept to choose the epoch on. An empty prefix is
-    answered with the most clicked items. Raises MissingExtraError where PyTorch is not installed.
+    Raises MissingExtraError where PyTorch is not installed.
     """
 
     copies: ClassVar[int] = 6
@@ -47,6 +48,100 @@ class NeuralRecommender(Recommender):
         default=1.0,
         metadata=about("factor on the learning rate after each epoch", low=0, high=1, search=(0.5, 1.0)),
     )
+    seed: int = field(default=1, metadata=about("of the start, the order and the dropouts", low=0))
+
+    watched: ClassVar[str] = ""
+    """The figure that a training is to raise, as progress and TensorBoard name it."""
+
+    # -- what a trained recommender implements
+
+    @abstractmethod
+    def _network(self, n_items: int) -> nn.Module:
+        """Return the network with its starting weights, drawn from PyTorch's current seed."""
+
+    @abstractmethod
+    def _learn(self, sessions: Sessions, workers: Workers) -> None:
+        """Train ``self.network`` on sessions."""
+
+    # -- shared
+
+    def _fit(self, sessions: Sessions) -> None:
+        torch = _torch()
+        from nextclick.network.workers import chosen_device, joined
+
+        self._check_memory(sessions.n_items)
+        try:
+            self._device = chosen_device(self._run.device)
+            torch.empty(0, device=self._device)
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(f"device {self._run.device!r} cannot be used: {error}") from error
+        self.facts["epochs"] = []
+        self._learn(sessions, joined())
+        self.network.to("cpu").train(False)
+
+    def _started(self) -> Any:
+        """Return the network with its starting weights, which depend on the seed alone."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return self._network(self.n_items).to(self._device)
+
+    def _run_stage(
+        self, stage: str, objective: Objective, options: Options, validate: Callable[[], float] | None,
+        about: Mapping[str, Any],
+    ) -> Epoch:  # fmt: skip
+        """Train the network, leave it with its best weights and return the best epoch."""
+        from nextclick.network.training import best_of, train
+
+        checkpoints = None
+        if self._run.checkpoints is not None:
+            from nextclick.network.checkpoints import Checkpoints
+
+            known = {"model": self.name, "settings": settings.values_of(self), "version": __version__}
+            checkpoints = Checkpoints(self._run.checkpoints / f"{stage}.safetensors", {**known, **about})
+        with closing(_Watch(self, stage)) as watch:
+            history = train(objective, options, validate, watch.tell, checkpoints, watch)
+        self.facts["epochs"] += [{"stage": stage, **asdict(epoch)} for epoch in history]
+        return best_of(history)
+
+    def _state(self) -> dict[str, NDArray[Any]]:
+        return {name: tensor.numpy() for name, tensor in self.network.state_dict().items()}
+
+    def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        torch = _torch()
+        with torch.random.fork_rng(devices=[]):
+            network = self._network(self.n_items)
+        for name, tensor in network.state_dict().items():
+            if state[name].shape != tuple(tensor.shape) or state[name].dtype != np.float32:
+                raise ArtifactError(f"{self.name}: the saved {name} does not fit; fit the model again")
+        network.load_state_dict({name: torch.from_numpy(state[name]) for name in network.state_dict()})
+        self.network: Any = network.train(False)
+
+    def _check_memory(self, n_items: int) -> None:
+        """Refuse a training that cannot fit in memory, with the arithmetic."""
+        import torch
+
+        with torch.device("meta"):
+            n_weights = sum(weights.numel() for weights in self._network(n_items).parameters())
+        needed, there = 4 * n_weights * self.copies, machine.available_memory()
+        if there is not None and needed > there:
+            raise DataError(
+                f"{self.name} with these settings has {n_weights:,} weights for {n_items:,} items; "
+                f"{n_weights:,} x 4 bytes x {self.copies} copies in training = {needed / 1e9:.1f} GB, and "
+                f"{there / 1e9:.1f} GB are available. Prepare with a higher --min-support, make dim or "
+                "hidden smaller, or take a neighbour model (vs-knn)"
+            )
+
+
+@dataclass(kw_only=True, eq=False)
+class NeuralRecommender(TrainedRecommender):
+    """Base of the networks that score every item from the prefix.
+
+    The last part of the training sessions, by time, is kept to choose the epoch on. An empty prefix is
+    answered with the most clicked items.
+    """
+
     validation: float = field(
         default=0.1,
         metadata=about("share of the sessions, the latest, to choose the epoch on; 0: none", low=0, high=0.9),
@@ -62,7 +157,10 @@ class NeuralRecommender(Recommender):
     last_clicks: int = field(
         default=19, metadata=about("clicks of the prefix that are read, the last ones", low=1)
     )
-    seed: int = field(default=1, metadata=about("of the start, the order and the dropouts", low=0))
+
+    @property
+    def watched(self) -> str:  # type: ignore[override]
+        return f"{self.metric}@20"
 
     # -- what a recommender implements, or changes
 
@@ -85,37 +183,18 @@ class NeuralRecommender(Recommender):
 
     # -- shared
 
-    def _fit(self, sessions: Sessions) -> None:
-        torch = _torch()
-        from nextclick.network.workers import chosen_device, joined
-
-        self._check_memory(sessions.n_items)
+    def _learn(self, sessions: Sessions, workers: Workers) -> None:
         held_out = int(len(sessions) * self.validation)
         if sessions[: len(sessions) - held_out].n_pairs == 0:
             raise DataError(f"{self.name}: no training session has two clicks, so there is nothing to learn")
-        try:
-            self._device = chosen_device(self._run.device)
-            torch.empty(0, device=self._device)
-        except (RuntimeError, AssertionError) as error:
-            raise ConfigError(f"device {self._run.device!r} cannot be used: {error}") from error
-        self.facts["epochs"] = []
-        self._train(sessions, held_out, joined())
-        self.network.to("cpu").train(False)
-
-    def _started(self) -> Network:
-        """Return the network with its starting weights, which depend on the seed alone."""
-        import torch
-
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            return self._network(self.n_items).to(self._device)
+        self._train(sessions, held_out, workers)
 
     def _stage(
         self, stage: str, sessions: Sessions, kept: Sessions, workers: Workers, *,
         epochs: int | None = None, rate: float | None = None,
     ) -> Epoch:  # fmt: skip
         """Train the network on sessions, leave it with its best weights and return the best epoch."""
-        from nextclick.network.training import Options, best_of, train
+        from nextclick.network.training import Options
 
         options = Options(
             epochs or self.epochs, self.learning_rate if rate is None else rate, self.decay, self.patience,
@@ -123,21 +202,9 @@ class NeuralRecommender(Recommender):
         )  # fmt: skip
         objective = self._objective(self.network, sessions, workers)
         validate = (lambda: self.measure(kept)[f"{self.metric}@20"]) if kept.n_pairs else None
-        checkpoints = self._checkpoints(stage, sessions, kept)
-        with closing(_Watch(self, stage)) as watch:
-            history = train(objective, options, validate, watch.tell, checkpoints, watch)
-        self.facts["epochs"] += [{"stage": stage, **asdict(epoch)} for epoch in history]
-        return best_of(history)
-
-    def _checkpoints(self, stage: str, sessions: Sessions, kept: Sessions) -> Any:
-        if self._run.checkpoints is None:
-            return None
-        from nextclick.network.checkpoints import Checkpoints
-
         what = {key: self.facts.get(key) for key in ("sessions", "clicks", "items", "data")}
         sums = [crc32(array.data) for part in (sessions, kept) for array in (part.items, part.offsets)]
-        about = {"model": self.name, "settings": settings.values_of(self), "version": __version__, **what}
-        return Checkpoints(self._run.checkpoints / f"{stage}.safetensors", {**about, "checksums": sums})
+        return self._run_stage(stage, objective, options, validate, {**what, "checksums": sums})
 
     def _scores(self, queries: Queries) -> NDArray[np.float32]:
         torch = _torch()
@@ -153,38 +220,11 @@ class NeuralRecommender(Recommender):
             vectors = self.network.sessions(clicks.to(device), mask.to(device))
             answers = self.network.scores(vectors[torch.arange(len(rows)), last]).cpu().numpy()
         if len(rows) == len(queries):
-            return answers
+            found: NDArray[np.float32] = answers
+            return found
         scores = np.empty((len(queries), self.n_items), np.float32)
         scores[empty], scores[rows] = self.support, answers
         return scores
-
-    def _state(self) -> dict[str, NDArray[Any]]:
-        return {name: tensor.numpy() for name, tensor in self.network.state_dict().items()}
-
-    def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        torch = _torch()
-        with torch.random.fork_rng(devices=[]):
-            network = self._network(self.n_items)
-        for name, tensor in network.state_dict().items():
-            if state[name].shape != tuple(tensor.shape) or state[name].dtype != np.float32:
-                raise ArtifactError(f"{self.name}: the saved {name} does not fit; fit the model again")
-        network.load_state_dict({name: torch.from_numpy(state[name]) for name in network.state_dict()})
-        self.network = network.train(False)
-
-    def _check_memory(self, n_items: int) -> None:
-        """Refuse a training that cannot fit in memory, with the arithmetic."""
-        import torch
-
-        with torch.device("meta"):
-            n_weights = sum(weights.numel() for weights in self._network(n_items).parameters())
-        needed, there = 4 * n_weights * self.copies, machine.available_memory()
-        if there is not None and needed > there:
-            raise DataError(
-                f"{self.name} with these settings has {n_weights:,} weights for {n_items:,} items; "
-                f"{n_weights:,} x 4 bytes x {self.copies} copies in training = {needed / 1e9:.1f} GB, and "
-                f"{there / 1e9:.1f} GB are available. Prepare with a higher --min-support, make dim or "
-                "hidden smaller, or take a neighbour model (vs-knn)"
-            )
 
 
 @dataclass(kw_only=True, eq=False)
@@ -229,8 +269,8 @@ class AllItemsRecommender(NeuralRecommender):
 class _Watch:
     """Tells how a training goes: to whoever asked for progress, and to TensorBoard."""
 
-    def __init__(self, model: NeuralRecommender, stage: str) -> None:
-        self._tell, self._metric = model._tell, f"{model.metric}@20"
+    def __init__(self, model: TrainedRecommender, stage: str) -> None:
+        self._tell, self._metric = model._tell, model.watched
         self._stage, self._before = stage, ""
         self._writer: Any = None
         if model._run.tensorboard is not None:
