@@ -132,6 +132,37 @@ OTHER_SETTINGS: dict[str, dict[str, Any]] = {
         "recent": 0.5,
         "recent_rate": 0.5,
     },
+    "rrcre": {
+        **{name: TRAINED[name] for name in ("epochs", "batch_size", "decay", "validation", "last_clicks")},
+        "learning_rate": 0.01,
+        "seed": 7,
+        "k": 6,
+        "dim": 5,
+        "dropout": 0.1,
+        "weight_decay": 1e-5,
+        "spread": 0.1,
+        "cre": False,
+        "scored": True,
+        "ranks": "shared",
+        "start": "generator",
+        "held_out": "session",
+        "folds": 3,
+        "every": 2,
+    },
+    "blend": {
+        "by": "score",
+        "weights": "0.25,0.75",
+        "c": 10.0,
+        "k": 9,
+        "validation": 0.5,
+        "metric": "mrr",
+        "held_out": "none",
+        "folds": 3,
+    },
+}
+OTHER_GENERATORS: dict[str, dict[str, dict[str, Any]]] = {
+    "rrcre": {"vs-knn": {"k": 9}, "stamp": QUICK["stamp"]},
+    "blend": {"markov": {}, "sknn": {}},
 }
 CASES = [
     pytest.param(name, values, id=f"{name}-{label}")
@@ -149,7 +180,10 @@ Maker = Callable[[], Recommender]
 @pytest.fixture(params=[(case.values[0], case.values[1]) for case in CASES], ids=[case.id for case in CASES])
 def make(request: pytest.FixtureRequest) -> Maker:
     name, values = request.param
-    return lambda: nextclick.models.build(name, values)
+    others = OTHER_GENERATORS.get(name, {}) if values is OTHER_SETTINGS[name] else {}
+    return lambda: nextclick.models.build(
+        name, values, generators=[nextclick.build(other, given) for other, given in others.items()]
+    )
 
 
 @pytest.fixture
@@ -636,10 +670,11 @@ def test_a_very_long_training_session(make: Maker) -> None:
     assert len(model.recommend(session[0][:50], 20)) == 20
 
 
-def test_many_threads_get_the_serial_answers(model: Recommender) -> None:
+def test_many_threads_get_the_serial_answers(make: Maker) -> None:
+    model = make().fit(TRAIN)
     sessions = [[f"item {item}" for item in s] for s in chain_lists(N_ITEMS + 3, 60, noise=0.5, seed=11)]
     serial = [model.recommend(session, 10) for session in sessions]
-    fresh = nextclick.models.build(model.name, settings.values_of(model)).fit(TRAIN)
+    fresh = make().fit(TRAIN)
     with ThreadPoolExecutor(16) as pool:  # the fresh model has nothing prepared yet: all start at once
         assert list(pool.map(lambda s: fresh.recommend(s, 10), sessions * 3)) == serial * 3
         batches = list(pool.map(lambda _: fresh.recommend_many(sessions * 2, 10), range(6)))

@@ -32,6 +32,8 @@ REACHED = {
     "gru4rec-plus": 0.75,  # reads the order (0.91)
     "fpmc": 0.8,  # a first-order chain in factors: as markov (0.91)
     "bpr-mf": 0.25,  # products have no direction: both items read and the one before stand higher (0.30)
+    "rrcre": 0.6,  # re-orders item-knn, whose candidates hold the next item; reads the last click
+    "blend": 0.6,  # of item-knn and vs-knn
     "sknn": 0.5,  # sets of items: no click of the session says more than another (0.63 to 0.67)
 }
 TRAINED = {
@@ -60,6 +62,7 @@ TRAINED = {
         **{"epochs": 25, "patience": 25, "learning_rate": 0.02, "dim": 32, "hidden": 48, "batch_size": 128},
         **{"dropout_clicks": 0.0, "dropout_hidden": 0.0},
     },
+    "rrcre": {"epochs": 12, "learning_rate": 0.01, "dim": 32, "batch_size": 64},
 }  # enough to learn fifty items
 NO_REMINDER = {"sknn", "vs-knn", "vmis-knn", "stan"}  # what was clicked already is never next on a chain
 ORDER_BLIND = {"pop", "s-pop"}

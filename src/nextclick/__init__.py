@@ -34,6 +34,8 @@ from nextclick.network.stamp import STAMP
 from nextclick.prepare import prepare
 from nextclick.recommendations import Recommendation, Recommendations
 from nextclick.recommender import Recommender, Run
+from nextclick.rerank.blend import Blend
+from nextclick.rerank.rrcre import RRCRE
 from nextclick.results import Report
 from nextclick.sessions import Queries, Sessions, Vocabulary
 from nextclick.tuning import tune
@@ -43,12 +45,14 @@ __all__ = [
     "FPMC",
     "MODELS",
     "NARM",
+    "RRCRE",
     "SKNN",
     "STAMP",
     "STAN",
     "VMISKNN",
     "VSKNN",
     "ArtifactError",
+    "Blend",
     "ConfigError",
     "DataError",
     "Dataset",

@@ -2,10 +2,12 @@
 
 manifest.json        format, versions, model, settings, data fingerprint, metrics, size and hash of:
 arrays.safetensors   what the model learnt, and the item ids
+generators/1, ...    the models that a model made of others builds on, whole directories like this one
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -16,12 +18,14 @@ from nextclick import __version__, settings
 from nextclick.errors import ArtifactError, ConfigError
 from nextclick.files import new_directory, sha256, write_json
 from nextclick.recommender import Recommender
+from nextclick.rerank.composite import generators_of, without_generators
 from nextclick.sessions import Vocabulary
 
 FORMAT = "nextclick-model"
 FORMAT_VERSION = 1
 _ARRAYS = "arrays.safetensors"
 _IDS = "vocabulary."
+_GENERATORS = "generators"
 
 
 def save(model: Recommender, path: Path, *, overwrite: bool = False) -> None:
@@ -29,38 +33,59 @@ def save(model: Recommender, path: Path, *, overwrite: bool = False) -> None:
 
     Raises NotFittedError before fit, and DataError when ``path`` exists or the disk is full.
     """
+    model.n_items  # noqa: B018 - refuses before fit
+    with new_directory(path, overwrite=overwrite) as aside:
+        _write(model, aside)
+
+
+def _write(model: Recommender, folder: Path) -> None:
     import numpy as np
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    arrays = dict(model.state())
+    arrays = without_generators(model.state())
     arrays |= {_IDS + name: array for name, array in model.vocabulary.to_arrays().items()}
-    with new_directory(path, overwrite=overwrite) as aside:
-        try:
-            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, aside / _ARRAYS)
-        except SafetensorError as error:  # a full disk, for example, which is no OSError here
-            number = re.search(r"os error (\d+)", str(error))
-            raise (OSError(int(number[1]), str(error)) if number else error) from error
-        manifest = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "package_version": __version__,
-            "model": model.name,
-            "settings": settings.values_of(model),
-            "n_items": model.n_items,
-            "facts": model.facts,
-            "files": {
-                _ARRAYS: {"bytes": (aside / _ARRAYS).stat().st_size, "sha256": sha256(aside / _ARRAYS)}
-            },
+    file = folder / _ARRAYS
+    try:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, file)
+    except SafetensorError as error:  # a full disk, for example, which is no OSError here
+        number = re.search(r"os error (\d+)", str(error))
+        raise (OSError(int(number[1]), str(error)) if number else error) from error
+    generators = {}
+    for n, generator in enumerate(generators_of(model), start=1):
+        name = f"{_GENERATORS}/{n}"
+        (folder / name).mkdir(parents=True)
+        _write(generator, folder / name)
+        generators[name] = {
+            "model": generator.name,
+            "fingerprint": fingerprint_of(read_manifest(folder / name)),
         }
-        write_json(aside / "manifest.json", manifest)
+    manifest = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "package_version": __version__,
+        "model": model.name,
+        "settings": settings.values_of(model),
+        "n_items": model.n_items,
+        "facts": model.facts,
+        "files": {_ARRAYS: {"bytes": file.stat().st_size, "sha256": sha256(file)}},
+    }
+    write_json(folder / "manifest.json", {**manifest, "generators": generators} if generators else manifest)
+
+
+def fingerprint_of(manifest: Mapping[str, Any]) -> str:
+    """Return a digest of a saved model: its name, settings, the hashes of its files, and its generators."""
+    about = [manifest[name] for name in ("model", "settings", "n_items", "files")]
+    generators = manifest.get("generators", {})
+    return hashlib.sha256(json.dumps([*about, generators], sort_keys=True).encode()).hexdigest()
 
 
 def load(path: str | Path) -> Recommender:
     """Open a saved model. Nothing in it can run code.
 
     Raises ArtifactError when the directory is none of ours, is damaged (size or hash differ), is of a
-    newer format, or names a model or setting that this version does not have.
+    newer format, names a model or setting that this version does not have, or when a model that it builds on
+    is missing, damaged, or not the one that it was fitted with.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -77,8 +102,11 @@ def load(path: str | Path) -> Recommender:
         raise ArtifactError(f"{path / _ARRAYS}: unreadable ({error}); fit the model again") from error
     ids = {name.removeprefix(_IDS): array for name, array in arrays.items() if name.startswith(_IDS)}
     state = {name: array for name, array in arrays.items() if not name.startswith(_IDS)}
+    generators = [
+        _generator(path, name, expected) for name, expected in manifest.get("generators", {}).items()
+    ]
     try:
-        model = models.build(manifest["model"], manifest["settings"])
+        model = models.build(manifest["model"], manifest["settings"], generators=generators)
         vocabulary = Vocabulary.from_arrays(ids)
     except (ConfigError, KeyError, ValueError) as error:
         raise ArtifactError(
@@ -94,6 +122,16 @@ def load(path: str | Path) -> Recommender:
         return model.restore(state, vocabulary)
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
+
+
+def _generator(path: Path, name: str, expected: Mapping[str, Any]) -> Recommender:
+    """Open a model that another one builds on, if it is the one that it was fitted with."""
+    if fingerprint_of(read_manifest(path / name)) != expected["fingerprint"]:
+        raise ArtifactError(
+            f"{path / name}: this is not the {expected['model']} that {path} was fitted with, its "
+            "fingerprint differs: put that one back, or fit the model again"
+        )
+    return load(path / name)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -124,6 +162,15 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{file}: damaged, it names other files than {_ARRAYS}; fit the model again")
     if not isinstance(manifest["files"][_ARRAYS], dict):
         raise ArtifactError(f"{file}: damaged, it does not describe {_ARRAYS}; fit the model again")
+    generators = manifest.get("generators", {})
+    whole = isinstance(generators, dict) and list(generators) == [
+        f"{_GENERATORS}/{n}" for n in range(1, len(generators) + 1)
+    ]
+    if not whole or not all(
+        isinstance(one, dict) and all(isinstance(one.get(of), str) for of in ("model", "fingerprint"))
+        for one in generators.values()
+    ):
+        raise ArtifactError(f"{file}: damaged, it does not describe its generators; fit the model again")
     return manifest
 
 

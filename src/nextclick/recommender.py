@@ -41,12 +41,14 @@ class Run:
 
     checkpoints: folder for what has been trained so far, written after every epoch; training goes on from
     what lies there, and reaches the same result as if it had not been interrupted.  tensorboard: folder for
-    event files.  device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1".
+    event files.  device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1".  candidates: folder
+    where a re-ranking recommender keeps the candidates of the training prefixes for its next training.
     """
 
     checkpoints: Path | None = None
     tensorboard: Path | None = None
     device: str = "auto"
+    candidates: Path | None = None
 
 
 _BLOCK = 1 << 24  # scores held at once by a dense recommender: 64 MiB of float32

@@ -10,11 +10,12 @@ from pathlib import Path
 import click
 
 from nextclick import settings
+from nextclick.artifact import load
 from nextclick.cli.console import messages, print_for_programs, progress_bar
 from nextclick.dataset import Dataset
-from nextclick.errors import DataError
+from nextclick.errors import ConfigError, DataError
 from nextclick.files import check_new, directory_size
-from nextclick.models import build, find
+from nextclick.models import build, find, takes_generators
 from nextclick.recommender import Run
 from nextclick.tuning import read_settings
 
@@ -48,6 +49,20 @@ from nextclick.tuning import read_settings
     type=click.Path(path_type=Path),
     help="For networks: write event files for TensorBoard there.",
 )
+@click.option(
+    "--generator",
+    "generator_dirs",
+    metavar="DIR",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="For models made of others (rrcre, blend): a saved model to build on; repeat for more.",
+)
+@click.option(
+    "--candidates",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="For those: keep the generators' candidates there, for further trainings over the same.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the model if it exists.")
 def fit(
     data: Path,
@@ -59,6 +74,8 @@ def fit(
     resume: bool,
     device: str,
     tensorboard: Path | None,
+    generator_dirs: tuple[Path, ...],
+    candidates: Path | None,
     overwrite: bool,
 ) -> None:
     """Fit MODEL on the training part of DATA and save it as a directory.
@@ -76,12 +93,19 @@ def fit(
     latest tenth of the sessions chooses the number of epochs, then all sessions are trained on for as many.
 
     \b
+    In two stages: a re-ranker over saved models, which it keeps a copy of:
+      nextclick fit data rrcre --generator models/vs-knn --generator models/narm --out models/rrcre
+
+    \b
     On several processors or GPUs:
       torchrun --nproc-per-node 2 -m nextclick fit data narm --out models/narm
     """
     given = settings.parse(find(model), assignments)
     from_file = read_settings(model, settings_file) if settings_file else {}
-    recommender = build(model, from_file | given, full=full)
+    if candidates is not None and not takes_generators(model):
+        raise ConfigError(f"--candidates: {model} takes no generators, so it keeps no candidates")
+    generators = [load(path) for path in generator_dirs]
+    recommender = build(model, from_file | given, full=full, generators=generators)
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started: this one writes
     check_new(out, overwrite=overwrite)
     training = out.with_name(f"{out.name}.training")
@@ -97,7 +121,7 @@ def fit(
             progress=lambda what, done, total: bar.update(
                 task, description=f"{model}, {what}", completed=done, total=total
             ),
-            run=Run(training, tensorboard if first else None, device),
+            run=Run(training, tensorboard if first else None, device, candidates),
         )
     seconds = time.perf_counter() - start
     if not first:
@@ -123,7 +147,7 @@ def fit(
 
 def _ready(training: Path, resume: bool, overwrite: bool) -> None:
     """Leave no checkpoints of an earlier training unless this one is to go on from them."""
-    there = sorted(training.glob("*.safetensors"))
+    there = sorted(training.rglob("*.safetensors"))
     if there and not resume and not overwrite:
         raise DataError(
             f"{training} holds the checkpoints of a training that was interrupted: add --resume to go on "

@@ -194,9 +194,9 @@ def _kth_largest(values, n, k):
 @compiled
 def nearest_sessions(
     prefix, item_offsets, item_sessions, session_offsets, session_weights, item_weights,
-    k, sample_size, weighting, scale, similarity, similarities, steps, order, spare, spare_f,
+    k, sample_size, weighting, scale, similarity, own, similarities, steps, order, spare, spare_f,
 ):  # fmt: skip
-    """Find the k nearest sessions of a prefix: return (how many, how many were touched).
+    """Find the k nearest sessions of a prefix, but session ``own``: return (how many, how many were touched).
 
     They stand first in ``order``, with their similarities and the steps back to their latest shared item.
     similarities and steps are zero for all sessions before, and the caller zeroes the touched ones, which
@@ -222,6 +222,8 @@ def nearest_sessions(
         squares += weight * weight
         for q in range(item_offsets[item], min(item_offsets[item + 1], item_offsets[item] + sample_size)):
             s = item_sessions[q]
+            if s == own:
+                continue
             if steps[s] == 0:
                 order[found] = s
                 found += 1
@@ -278,7 +280,7 @@ def nearest_sessions(
 
 @compiled
 def session_votes(
-    items, starts, ends, last_clicks,
+    items, starts, ends, own, last_clicks,
     session_offsets, session_items, session_positions, item_offsets, item_sessions,
     session_weights, item_weights, item_factors,
     k, sample_size, weighting, scale, similarity, score_weighting, neighbour_scale, remind,
@@ -286,6 +288,7 @@ def session_votes(
 ):  # fmt: skip
     """Return (offsets, items, scores): what the nearest sessions of each prefix vote for.
 
+    own: int64 [n], for each prefix a session that has no vote, or of length 0.
     The last line of arguments is working room, zero before and after: similarities float64 and steps
     int32, [n_sessions]; order and spare int32, spare_f float64, [n_sessions], of any content; sums
     float64 and in_prefix bool, [n_items].
@@ -299,7 +302,8 @@ def session_votes(
         prefix = items[max(starts[i], ends[i] - last_clicks) : ends[i]]
         found, touched = nearest_sessions(
             prefix, item_offsets, item_sessions, session_offsets, session_weights, item_weights,
-            k, sample_size, weighting, scale, similarity, similarities, steps, order, spare, spare_f,
+            k, sample_size, weighting, scale, similarity, own[i] if len(own) else -1,
+            similarities, steps, order, spare, spare_f,
         )  # fmt: skip
         for item in prefix:
             in_prefix[item] = True

@@ -1,12 +1,10 @@
 """Session-based nearest neighbours: past sessions that resemble the current one vote for their items.
 
-SKNN, VS-kNN, VMIS-kNN and STAN are one computation with different weights: find the most recent sessions
-that share an item with the prefix, weigh how alike they are, let the k most alike vote.
+SKNN, VS-kNN, VMIS-kNN and STAN are one computation, ``session_votes``, with different weights.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -14,159 +12,23 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nextclick.errors import ArtifactError, ConfigError
-from nextclick.neighbours.voters import voters
-from nextclick.reasons import Neighbours
-from nextclick.sessions import Queries, Sessions
+from nextclick.errors import ConfigError
+from nextclick.neighbours.session_votes import (
+    K_RANGE,
+    LAST_RANGE,
+    SAMPLE_RANGE,
+    SessionKNN,
+    age_in_days,
+)
+from nextclick.sessions import Sessions
 from nextclick.settings import Search, about
-from nextclick.voting import Votes, VotingRecommender, check_rows
 
 Weighting = Literal["same", "div", "linear", "log", "quadratic"]
-DAY = 86_400_000_000  # microseconds
 
-# Where a search looks: around the published settings and those found best so far.
-_K: Search = ("log", 50, 1500)
-_SAMPLE: Search = ("log", 500, 10_000)
-_LAST: Search = [None, 2, 3, 5, 10]
 _WEIGHTINGS: Search = ["same", "div", "linear", "log", "quadratic"]
 
 _POSITION = "weight of the click at position p of n in the prefix: same 1, div p/n, linear 1-(n-p)/10, log 1/log10(n-p+1.7), quadratic (p/n)^2"  # noqa: E501
 _STEP = "weight of a neighbour whose latest shared item lies s clicks back: same 1, div 1/s, linear 1-s/10, log 1/log10(s+1.7), quadratic 1/s^2"  # noqa: E501
-
-
-@dataclass(kw_only=True, eq=False)
-class SessionKNN(VotingRecommender):
-    """Base of the session neighbours; subclasses say how positions, sessions and items weigh.
-
-    Sessions are numbered by time, so "most recent" is "largest number"; equal similarities go to the
-    more recent session, which makes the neighbourhood well defined.
-    """
-
-    k: int = field(default=100, metadata=about("neighbouring sessions that vote", low=1, search=_K))
-    sample_size: int = field(
-        default=1000,
-        metadata=about("most recent sessions sharing an item that are compared", low=1, search=_SAMPLE),
-    )
-    last_clicks: int | None = field(
-        default=None,
-        metadata=about("use only the last clicks of the prefix; none: all of them", low=1, search=_LAST),
-    )
-    remind: Literal["all", "earlier", "none"] = field(
-        default="all",
-        metadata=about(
-            "which items of the session are recommended again; earlier: all but the last one",
-            search=["all", "earlier"],
-        ),
-    )
-
-    _bounded: ClassVar[bool] = False  # posting lists cut to sample_size
-
-    # -- the weights that subclasses give
-
-    def _session_weights(self, sessions: Sessions) -> NDArray[np.float64]:
-        """Weight of each training session as a neighbour, [n_sessions]."""
-        return np.ones(len(sessions))
-
-    def _item_factors(self, sessions: Sessions) -> NDArray[np.float64]:
-        """Factor on each item's score, [n_items]."""
-        return np.ones(sessions.n_items)
-
-    def _item_weights(self, sessions: Sessions) -> NDArray[np.float64]:
-        """Weight of each item in the similarity instead of its position; empty: by position."""
-        return np.empty(0)
-
-    def _recipe(self) -> tuple[int, float, int, int, float]:
-        """Codes of weighting, its scale, similarity, score weighting; scale inside a neighbour (0: off)."""
-        from nextclick.neighbours import kernels
-
-        return kernels.SAME, 1.0, kernels.COSINE, kernels.SAME, 0.0
-
-    # -- the computation they share
-
-    def _fit(self, sessions: Sessions) -> None:
-        from nextclick.neighbours import kernels
-
-        offsets, items, positions, _ = kernels.distinct(sessions.items, sessions.offsets)
-        self._take({
-            "offsets": offsets, "items": items, "positions": positions,
-            "session_weights": self._session_weights(sessions),
-            "item_weights": self._item_weights(sessions),
-            "item_factors": self._item_factors(sessions),
-            "ages": (_age(sessions) if sessions.clock else np.empty(0)).astype(np.float32),
-        })  # fmt: skip
-
-    def _take(self, state: Mapping[str, NDArray[Any]]) -> None:
-        from nextclick.neighbours import kernels
-
-        self._learnt = dict(state)
-        longest = self.sample_size if self._bounded else len(state["offsets"])
-        self._postings = kernels.postings(state["offsets"], state["items"], self.n_items, longest)
-        self._room = threading.local()
-
-    def _votes(self, queries: Queries) -> Votes:
-        from nextclick.neighbours import kernels
-
-        learnt = self._learnt
-        weighting, scale, similarity, score_weighting, neighbour_scale = self._recipe()
-        return Votes(
-            *kernels.session_votes(
-                queries.items, queries.starts, queries.ends, self.last_clicks or np.iinfo(np.int64).max,
-                learnt["offsets"], learnt["items"], learnt["positions"], *self._postings,
-                learnt["session_weights"], learnt["item_weights"], learnt["item_factors"],
-                self.k, self.sample_size, weighting, scale, similarity, score_weighting, neighbour_scale,
-                {"none": kernels.NONE, "earlier": kernels.EARLIER, "all": kernels.ALL}[self.remind],
-                *self._rooms(),
-            )
-        )  # fmt: skip
-
-    def _rooms(self) -> tuple[NDArray[Any], ...]:
-        """Return this thread's working arrays; the kernel leaves them zero."""
-        if not hasattr(self._room, "arrays"):
-            n_sessions = len(self._learnt["offsets"]) - 1
-            self._room.arrays = (
-                np.zeros(n_sessions), np.zeros(n_sessions, np.int32),
-                np.empty(n_sessions, np.int32), np.empty(n_sessions, np.int32), np.empty(n_sessions),
-                np.zeros(self.n_items), np.zeros(self.n_items, np.bool_),
-            )  # fmt: skip
-        arrays: tuple[NDArray[Any], ...] = self._room.arrays
-        return arrays
-
-    def reasons(self, prefix: NDArray[np.int32], items: NDArray[np.int32]) -> Neighbours:
-        from nextclick.neighbours import kernels
-
-        learnt = self._learnt
-        weighting, scale, similarity, score_weighting, neighbour_scale = self._recipe()
-        prefix = prefix[-(self.last_clicks or len(prefix)) :]
-        similarities, steps, order, spare, spare_f, _, _ = self._rooms()
-        found, touched = kernels.nearest_sessions(
-            prefix, *self._postings, learnt["offsets"], learnt["session_weights"], learnt["item_weights"],
-            self.k, self.sample_size, weighting, scale, similarity,
-            similarities, steps, order, spare, spare_f,
-        )  # fmt: skip
-        nearest = order[:found].copy()
-        alike, step = similarities[nearest].copy(), steps[nearest].copy()
-        similarities[order[:touched]], steps[order[:touched]] = 0.0, 0  # as the kernel wants them back
-        votes = alike * [kernels.step_weight(score_weighting, n) for n in step]
-        silent = {"all": prefix[:0], "earlier": prefix[-1:], "none": prefix}[self.remind]
-        return voters(learnt, self.vocabulary, prefix, silent, items, nearest, alike, votes, neighbour_scale)
-
-    def _state(self) -> dict[str, NDArray[Any]]:
-        return dict(self._learnt)
-
-    def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        columns = {"items": state["items"], "positions": state["positions"]}
-        check_rows(self.name, state["offsets"], columns, None, self.n_items)
-        n_sessions = len(state["offsets"]) - 1
-        wanted = {
-            "session_weights": n_sessions,
-            "item_factors": self.n_items,
-            "item_weights": self.n_items if len(state["item_weights"]) else 0,
-            "ages": n_sessions if len(state["ages"]) else 0,
-        }
-        for name, size in wanted.items():
-            if state[name].shape != (size,):
-                raise ArtifactError(f"{self.name}: saved {name} do not fit; fit the model again")
-        self._take({"offsets": state["offsets"], **columns, **{name: state[name] for name in wanted}})
 
 
 @dataclass(kw_only=True, eq=False)
@@ -184,14 +46,14 @@ class SKNN(SessionKNN):
         "paper": {"k": 100, "sample_size": 500, "similarity": "cosine", "last_clicks": None},
     }
 
-    k: int = field(default=500, metadata=about("neighbouring sessions that vote", low=1, search=_K))
+    k: int = field(default=500, metadata=about("neighbouring sessions that vote", low=1, search=K_RANGE))
     sample_size: int = field(
         default=500,
-        metadata=about("most recent sessions sharing an item that are compared", low=1, search=_SAMPLE),
+        metadata=about("most recent sessions sharing an item that are compared", low=1, search=SAMPLE_RANGE),
     )
     last_clicks: int | None = field(
         default=2,
-        metadata=about("use only the last clicks of the prefix; none: all of them", low=1, search=_LAST),
+        metadata=about("use only the last clicks of the prefix; none: all of them", low=1, search=LAST_RANGE),
     )
     similarity: Literal["cosine", "jaccard", "dice"] = field(
         default="cosine",
@@ -226,14 +88,14 @@ class VSKNN(SessionKNN):
         },
     }  # fmt: skip
 
-    k: int = field(default=200, metadata=about("neighbouring sessions that vote", low=1, search=_K))
+    k: int = field(default=200, metadata=about("neighbouring sessions that vote", low=1, search=K_RANGE))
     sample_size: int = field(
         default=1000,
-        metadata=about("most recent sessions sharing an item that are compared", low=1, search=_SAMPLE),
+        metadata=about("most recent sessions sharing an item that are compared", low=1, search=SAMPLE_RANGE),
     )
     last_clicks: int | None = field(
         default=5,
-        metadata=about("use only the last clicks of the prefix; none: all of them", low=1, search=_LAST),
+        metadata=about("use only the last clicks of the prefix; none: all of them", low=1, search=LAST_RANGE),
     )
     weighting: Weighting = field(default="log", metadata=about(_POSITION, search=_WEIGHTINGS))
     score_weighting: Weighting = field(default="div", metadata=about(_STEP, search=_WEIGHTINGS))
@@ -285,7 +147,7 @@ class VSKNN(SessionKNN):
                     f"{self.name}: day_decay and last_days need clock time, and this log only orders its "
                     "clicks; leave them out"
                 )
-            age = _age(sessions)
+            age = age_in_days(sessions)
             weights = self.day_decay ** np.round(age)
             if self.last_days is not None:
                 weights[age > self.last_days] = 0.0
@@ -329,10 +191,10 @@ class STAN(SessionKNN):
         },
     }  # fmt: skip
 
-    k: int = field(default=500, metadata=about("neighbouring sessions that vote", low=1, search=_K))
+    k: int = field(default=500, metadata=about("neighbouring sessions that vote", low=1, search=K_RANGE))
     sample_size: int = field(
         default=5000,
-        metadata=about("most recent sessions sharing an item that are compared", low=1, search=_SAMPLE),
+        metadata=about("most recent sessions sharing an item that are compared", low=1, search=SAMPLE_RANGE),
     )
     lambda_spw: float = field(
         default=1.02,
@@ -373,15 +235,9 @@ class STAN(SessionKNN):
     def _session_weights(self, sessions: Sessions) -> NDArray[np.float64]:
         if sessions.clock:
             scale = self.lambda_snh
-            age = _age(sessions)
+            age = age_in_days(sessions)
         else:
             scale = self.lambda_snh_sessions
             age = np.arange(len(sessions) - 1, -1, -1, dtype=np.float64)
         # The floor, which float32 can still hold, keeps very old sessions from having no vote at all.
         return np.ones(len(sessions)) if scale is None else np.exp(-np.minimum(age / scale, 60.0))
-
-
-def _age(sessions: Sessions) -> NDArray[np.float64]:
-    """Days from the last click of each session to the end of training, [n_sessions]; needs clock time."""
-    last = sessions.times[np.maximum(sessions.offsets[1:] - 1, 0)]
-    return np.asarray((last.max() - last) / DAY)

@@ -35,6 +35,11 @@ class Workers:
         for tensor, summed in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
             tensor.copy_(summed.reshape(tensor.shape))
 
+    def wait(self) -> None:
+        """Return when all processes have come here."""
+        if self.size > 1:
+            distributed.barrier()
+
 
 def joined() -> Workers:
     """Join the processes that torchrun started, if it did; for good, as they cannot meet a second time."""

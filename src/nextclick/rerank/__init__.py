@@ -1,0 +1,1 @@
+"""Two stages: recommenders that generate candidates, and one that puts them into a better order."""

@@ -1,0 +1,262 @@
+"""Candidates of every training prefix: made once, in parallel, kept on disk, read by memory map."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextclick import __version__, settings
+from nextclick.errors import ConfigError, DataError
+from nextclick.files import alone, new_directory, sha256, write_json
+from nextclick.neighbours.session_votes import SessionKNN
+from nextclick.recommender import Recommender, Run
+from nextclick.rerank.composite import generators_of
+from nextclick.sessions import Queries, Sessions
+
+Tell = Callable[[str, int, int], None]
+HeldOut = Literal["auto", "none", "session", "folds"]
+Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
+"""Item codes [n, k], -1 behind the last, and the generator's scores of them."""
+
+_BLOCK = 2048  # prefixes answered together
+_ARRAYS: Mapping[str, type[np.generic]] = {"items.npy": np.int32, "scores.npy": np.float32}
+
+
+def cleaned(
+    items: NDArray[Any], scores: NDArray[Any], n_items: int, k: int, met: NDArray[np.int64] | None = None
+) -> Lists:
+    """Return lists of exactly k places, with what cannot be a candidate left out and -1 in its stead.
+
+    items, scores: [n, any];  met: int64 [3], to which are added the lists with fewer than k candidates, the
+    codes that are no item's, and the items that stand in a list again.
+    """
+    from nextclick.rerank import kernels
+
+    items = np.ascontiguousarray(items[:, :k], np.int32)
+    scores = np.ascontiguousarray(scores[:, :k], np.float32)
+    if items.shape[1] < k:
+        lacking = ((0, 0), (0, k - items.shape[1]))
+        items = np.pad(items, lacking, constant_values=-1)
+        scores = np.pad(scores, lacking, constant_values=-np.inf)
+    elif met is None:  # what was given stays as it is
+        items, scores = items.copy(), scores.copy()
+    found = kernels.clean(items, scores, n_items, np.zeros(n_items, np.bool_))
+    if met is not None:
+        met += found
+    return items, scores
+
+
+def best_of_row(scores: NDArray[np.float32], k: int) -> Lists:
+    """Return the k best items of rows of scores, [n, n_items], -1 behind the last."""
+    from nextclick import ranking
+
+    top = np.empty((len(scores), k), np.int32)
+    top_scores = np.empty(top.shape, np.float32)
+    ranking.dense_top(scores, scores.shape[1], top, top_scores)
+    return top, top_scores
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which lists of training prefixes are wanted.
+
+    k: candidates in each;  held_out: "none": the generator as it is, which has seen the session that it
+    answers;  "session": it leaves that session out (session neighbours; the others as they are);  "folds":
+    the sessions are cut into ``folds`` parts by time, and each part is answered by a copy fitted on the
+    others;  "auto": "session" for those that can, else "none".
+    """
+
+    k: int
+    held_out: HeldOut = "auto"
+    folds: int = 5
+
+    def way(self, generator: Recommender) -> str:
+        """Return how a generator answers the sessions it was fitted on: none, session or folds."""
+        if self.held_out in ("auto", "session"):
+            return "session" if isinstance(generator, SessionKNN) else "none"
+        return self.held_out
+
+    def check(self, generators: Sequence[Recommender], sessions: Sessions) -> None:
+        """Raise ConfigError for what cannot be held out of these generators and sessions."""
+        if self.held_out == "session" and not any(self.way(one) == "session" for one in generators):
+            names = ", ".join(one.name for one in generators)
+            raise ConfigError(
+                f"held_out=session: {names} cannot leave a session out, only session neighbours can; take "
+                "held_out=folds, or held_out=none"
+            )
+        if self.held_out == "folds" and len(sessions) < self.folds:
+            raise ConfigError(f"folds={self.folds}: there are {len(sessions)} sessions only; take fewer")
+
+
+@contextmanager
+def training_lists(
+    generators: Sequence[Recommender],
+    sessions: Sessions,
+    wanted: Wanted,
+    tell: Tell,
+    run: Run,
+    together: Callable[[], None] | None = None,
+) -> Iterator[tuple[list[Lists], list[dict[str, Any]]]]:
+    """Yield each generator's candidates of every training prefix, [n_pairs, k], from disk, and about each.
+
+    run: ``run.candidates`` or, where it is None, the folder of the checkpoints keeps the lists for later
+    trainings of the same; without either they lie in a temporary one.  together: where several processes
+    train together, waits for them; given to all but the first, which makes the lists first.
+    Raises DataError where the disk is full, or the lists kept were changed.
+    """
+    wanted.check(generators, sessions)
+    with tempfile.TemporaryDirectory(prefix="nextclick-candidates-") as spare:
+        kept = run.candidates or (run.checkpoints and run.checkpoints / "candidates")
+        base = kept or Path(spare)
+        if together is not None:
+            together()
+        of_sessions = checksum(sessions)
+        found, about = [], []
+        for generator in generators:
+            key = {
+                "generator": identity(generator), "sessions": of_sessions, "k": wanted.k,
+                "held out": wanted.way(generator),
+                "folds": wanted.folds if wanted.way(generator) == "folds" else 0, "nextclick": __version__,
+            }  # fmt: skip
+            name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+            place = base / f"{generator.name}-{name}"
+            if not place.exists():
+                with alone(base):
+                    if not place.exists():  # made by another process meanwhile
+                        _write(place, key, generator, sessions, wanted, tell, run)
+            lists, facts = _opened(place, key, (sessions.n_pairs, wanted.k))
+            found.append(lists)
+            about.append({"model": generator.name, "held out": wanted.way(generator), **facts})
+        yield found, about
+
+
+def identity(model: Recommender) -> str:
+    """Return a digest of a fitted recommender: its name, settings and everything it has learnt."""
+    about = [model.name, settings.values_of(model), [identity(one) for one in generators_of(model)]]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, array in sorted(model.state().items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def checksum(sessions: Sessions) -> str:
+    """Return a digest of the clicks of sessions, and of which of them are to be predicted from what."""
+    digest = hashlib.sha256(f"{sessions.n_items} {sessions.target_clicks} ".encode())
+    for array in (sessions.items, sessions.offsets, sessions.is_target):
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _write(
+    place: Path, key: Mapping[str, Any], generator: Recommender, sessions: Sessions, wanted: Wanted,
+    tell: Tell, run: Run,
+) -> None:  # fmt: skip
+    queries, positions = sessions.pairs()
+    session = sessions.session_of[positions]
+    met = np.zeros(3, np.int64)
+    with new_directory(place) as aside:
+        items, scores = (
+            _room(aside / name, (len(queries), wanted.k), kind) for name, kind in _ARRAYS.items()
+        )
+        done = 0
+        for rows, answer in _parts(generator, sessions, session, wanted, tell, run):
+            for low in range(0, len(rows), _BLOCK):
+                block = rows[low : low + _BLOCK]
+                lists = answer(queries[block], session[block], min(wanted.k, generator.n_items))
+                items[block], scores[block] = cleaned(*lists, generator.n_items, wanted.k, met)
+                done += len(block)
+                tell(f"candidates of {generator.name}", done, len(queries))
+        items.flush()
+        scores.flush()
+        content = {
+            "key": key,
+            "lists": {"short": int(met[0]), "unknown": int(met[1]), "again": int(met[2])},
+            "files": {name: sha256(aside / name) for name in _ARRAYS},
+        }
+        write_json(aside / "candidates.json", content)
+
+
+Answer = Callable[[Queries, NDArray[np.int64], int], tuple[NDArray[Any], NDArray[Any]]]
+
+
+def _parts(
+    generator: Recommender, sessions: Sessions, session: NDArray[np.int64], wanted: Wanted, tell: Tell,
+    run: Run,
+) -> Iterator[tuple[NDArray[np.int64], Answer]]:  # fmt: skip
+    """Yield the training prefixes (rows) in parts, with what answers each."""
+    way = wanted.way(generator)
+    if way == "folds":
+        edges = np.linspace(0, len(sessions), wanted.folds + 1).astype(np.int64)
+        for fold in range(wanted.folds):
+            others = without(sessions, int(edges[fold]), int(edges[fold + 1]))
+            copy = _refitted(generator, others, f"without part {fold + 1} of {wanted.folds}", tell, run)
+            rows = np.flatnonzero((session >= edges[fold]) & (session < edges[fold + 1]))
+            yield rows, lambda queries, own, k, copy=copy: copy.top(queries, k)  # type: ignore[misc]
+        return
+    rows = np.arange(len(session))
+    if way == "session" and isinstance(generator, SessionKNN):
+        yield rows, generator.top_without
+    else:
+        yield rows, lambda queries, own, k: generator.top(queries, k)
+
+
+def _refitted(generator: Recommender, sessions: Sessions, what: str, tell: Tell, run: Run) -> Recommender:
+    """Return a recommender like the generator, its own generators included, fitted on other sessions."""
+    values = settings.values_of(generator)
+    parts = [_refitted(one, sessions, what, tell, run) for one in generators_of(generator)]
+    copy: Recommender = type(generator)(parts, **values) if parts else type(generator)(**values)  # type: ignore[call-arg]
+
+    def told(now: str, done: int, total: int) -> None:
+        tell(f"{generator.name} {what}, {now}", done, total)
+
+    return copy.fit(sessions, progress=told, run=Run(device=run.device))
+
+
+def without(sessions: Sessions, first: int, last: int) -> Sessions:
+    """Return the sessions but those from first to last, over the same items."""
+    a, b = int(sessions.offsets[first]), int(sessions.offsets[last])
+    lengths = np.delete(sessions.lengths, np.arange(first, last))
+    return replace(
+        sessions,
+        items=np.delete(sessions.items, np.s_[a:b]),
+        times=np.delete(sessions.times, np.s_[a:b]),
+        offsets=np.r_[0, np.cumsum(lengths)].astype(np.int64),
+        events=None if sessions.events is None else np.delete(sessions.events, np.s_[a:b]),
+    )
+
+
+def _room(file: Path, shape: tuple[int, int], kind: type[np.generic]) -> np.memmap[Any, Any]:
+    """Return a new array on disk. A disk without room for it says so here, not when a page is written."""
+    array = np.lib.format.open_memmap(file, "w+", kind, shape)
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, max(1, file.stat().st_size))
+    return array
+
+
+def _opened(place: Path, key: Mapping[str, Any], shape: tuple[int, int]) -> tuple[Lists, dict[str, Any]]:
+    try:
+        content = json.loads((place / "candidates.json").read_text("utf-8"))
+        for name in _ARRAYS:
+            if sha256(place / name) != content["files"][name]:
+                raise ValueError(f"{name} was changed")
+        items, scores = (np.load(place / name, mmap_mode="r", allow_pickle=False) for name in _ARRAYS)
+        if content["key"] != key or items.shape != shape or scores.shape != shape:
+            raise ValueError("they belong to another training")
+        return (items, scores), dict(content["lists"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{place}: the candidates kept there cannot be used ({error}); remove that folder to have them "
+            "made again"
+        ) from error

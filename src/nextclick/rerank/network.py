@@ -1,0 +1,109 @@
+"""The network that scores candidates: what the session asks for, and what the places of candidates tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nextclick.network.encoders import StampEncoder, dropped
+
+
+class Reranker(nn.Module):
+    """Scores of candidates from the session and from their places in the generators' lists.
+
+    With h the session by STAMP's encoder, he = MLP1(h), hr = MLP2(h), MLP(h) = tanh(W1 tanh(W2 h + b2) + b1):
+    the score of a candidate c at place r is <V_c, he> + <W_r, hr>, and with several generators the sum of the
+    second part over them. ``scored`` adds <A h + a, s>, s the candidate's scores in the lists.
+    Source: Sánchez Rodríguez et al. 2019 (RRCRE), eqs. 3 and 4; the sum over generators is ours.
+
+    n_items, dim: of the item vectors;  n_lists: generators;  rows: the row of the rank tables that each place
+    uses, k + 1 numbers, the last for items that are not in the list;  cre: without it only the
+    first part is left (RR);  scored: add the generators' scores, weighed by the session.
+    """
+
+    def __init__(
+        self, n_items: int, dim: int, n_lists: int, rows: list[int], *, cre: bool = True,
+        scored: bool = False, dropout: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.items = nn.Embedding(n_items, dim)
+        self.encoder = StampEncoder(dim)
+        self.item_projection = _projection(dim)
+        self.rows, self.dropout = rows, dropout
+        tables = range(n_lists if cre else 0)
+        self.rank_projection = nn.ModuleList([_projection(dim) for _ in tables])
+        self.ranks = nn.ParameterList([nn.Parameter(torch.empty(max(rows) + 1, dim)) for _ in tables])
+        self.weights = nn.Linear(dim, n_lists) if scored else None
+
+    def session(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
+        """Vectors h of prefixes, [B, D]; clicks [B, T], mask [B, T], last place [B]."""
+        inputs = dropped(self.items(clicks), self.dropout, self.training)
+        vectors: Tensor = self.encoder.at(inputs, mask, last)
+        return vectors
+
+    def forward(self, session: Tensor, candidates: Tensor, places: Tensor, features: Tensor) -> Tensor:
+        """Scores [B, C]: candidates [B, C], -1 for none; places and features [B, C, G]; -inf for none."""
+        asked = dropped(self.item_projection(session), self.dropout, self.training)
+        scores = picked(asked, self.items.weight, candidates)
+        for g, (project, table) in enumerate(zip(self.rank_projection, self.ranks, strict=True)):
+            of_place = (project(session) @ table.T)[:, self.rows]  # [B, k + 1]
+            scores = scores + of_place.gather(1, places[..., g])
+        if self.weights is not None:
+            scores = scores + (features * self.weights(session)[:, None]).sum(2)
+        return scores.masked_fill(candidates < 0, -torch.inf)
+
+
+def _projection(dim: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, dim), nn.Tanh())
+
+
+def picked(vectors: Tensor, table: Tensor, candidates: Tensor) -> Tensor:
+    """Products of each vector [B, D] with its own candidates' rows of the table [N, D], [B, C]."""
+    if vectors.device.type == "cpu" and vectors.dtype == torch.float32:
+        scores: Tensor = _Picked.apply(vectors, table, candidates)  # type: ignore[no-untyped-call]
+        return scores
+    return (table[candidates.clamp(min=0)] * vectors[:, None]).sum(2)
+
+
+class _Picked(torch.autograd.Function):
+    """The products without the rows ever standing side by side, which would be C times the vectors."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, table: Tensor, candidates: Tensor) -> Tensor:
+        from nextclick.rerank import kernels
+
+        ctx.save_for_backward(vectors, table, candidates)
+        out = np.empty(tuple(candidates.shape), np.float32)
+        kernels.products(
+            vectors.detach().contiguous().numpy(), table.detach().numpy(), candidates.numpy(), out
+        )
+        return torch.from_numpy(out)
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Any, ...]:
+        from nextclick.rerank import kernels
+
+        vectors, table, candidates = ctx.saved_tensors
+        of_vectors, of_table = torch.zeros_like(vectors), torch.zeros_like(table)
+        kernels.products_back(
+            vectors.contiguous().numpy(), table.detach().numpy(), candidates.numpy(),
+            outputs[0].contiguous().numpy(), of_vectors.numpy(), of_table.numpy(),
+        )  # fmt: skip
+        return of_vectors, of_table, None
+
+
+def rows_of_places(k: int, shared: bool) -> list[int]:
+    """Return which row of the rank table each place 0 .. k - 1 uses, and in entry k, "not in the list".
+
+    shared: places in buckets that grow by a quarter each, so that rare places learn together; otherwise each
+    has its own row.
+    """
+    rows: list[int] = []
+    bucket, width = 0, 1.0
+    while len(rows) < k:
+        rows += [bucket] * min(int(width) if shared else 1, k - len(rows))
+        bucket, width = bucket + 1, width * 1.25
+    return [*rows, bucket]

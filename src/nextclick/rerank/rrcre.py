@@ -1,0 +1,227 @@
+"""RRCRE: candidates of any recommender, put into a better order by the session and by their places."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextclick.errors import ConfigError, DataError
+from nextclick.neighbours.item_knn import ItemKNN
+from nextclick.network.recommender import TrainedRecommender
+from nextclick.recommender import Recommender
+from nextclick.rerank.candidates import (
+    HeldOut,
+    Lists,
+    Wanted,
+    best_of_row,
+    checksum,
+    identity,
+    training_lists,
+)
+from nextclick.rerank.composite import Composite
+from nextclick.sessions import Queries, Sessions
+from nextclick.settings import about
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nextclick.network.workers import Workers
+
+_STARTED = 0.1  # standard deviation of item vectors taken over from a generator
+
+
+@dataclass(kw_only=True, eq=False)
+class RRCRE(Composite, TrainedRecommender):
+    """Re-ranking with candidate rank embeddings: the first k of a generator in a better order.
+
+    The session by STAMP's encoder asks for an item and, through a second projection, for a place in the
+    generator's list: score(c) = <V_c, MLP1(h)> + <W_place(c), MLP2(h)>, trained by cross-entropy on the
+    prefixes whose next click is among the candidates. Items beyond the candidates keep the generator's order.
+    With several generators the candidates of all are united, each has rank embeddings of its own, and the
+    items beyond come in the order of the first. Scores in answers are probabilities among the candidates;
+    items beyond them have less than 2^-60. An empty prefix is answered by the first generator.
+    Without a generator it re-ranks I2I-CF (item-knn, preset i2i-cf).
+    Source: Sánchez Rodríguez et al. 2019 (RRCRE), secs. 4 and 5.2. Several generators, ``scored``, ``start``
+    and ``held_out`` are ours; the paper's generators have seen the sessions that they generate for
+    (held_out=none), and it suggests shared ranks without trying them.
+    """
+
+    name: ClassVar[str] = "rrcre"
+    summary: ClassVar[str] = "re-ranks the candidates of other recommenders by the session and their places"
+    source: ClassVar[str] = "Sánchez Rodríguez et al. 2019 (RRCRE)"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {"held_out": "none"},
+        "rr": {"held_out": "none", "cre": False},
+    }
+    watched: ClassVar[str] = "recall@5"
+
+    k: int = field(default=100, metadata=about("candidates of each generator", low=1, search=[50, 100, 150]))
+    epochs: int = field(default=5, metadata=about("passes over the training prefixes", low=1))
+    dim: int = field(default=100, metadata=about("width of item and rank vectors", low=1, search=[50, 100]))
+    last_clicks: int = field(
+        default=19, metadata=about("clicks of the prefix that are read, the last ones", low=1)
+    )
+    dropout: float = field(
+        default=0.0,
+        metadata=about(
+            "on the vectors of clicks and of the item asked for", low=0, high=0.99, search=(0.0, 0.6)
+        ),
+    )
+    weight_decay: float = field(
+        default=0.0, metadata=about("of Adam, on all weights (L2)", low=0, search=("log", 1e-7, 1e-4))
+    )
+    spread: float = field(
+        default=0.002, metadata=about("standard deviation of the item vectors at the start", low=0)
+    )
+    cre: bool = field(default=True, metadata=about("use the rank embeddings; false: RR, for comparison"))
+    scored: bool = field(
+        default=False, metadata=about("also use the generators' scores, weighed by the session")
+    )
+    ranks: Literal["own", "shared"] = field(
+        default="own",
+        metadata=about("own: an embedding for each place; shared: places in growing buckets, for large k"),
+    )
+    start: Literal["random", "generator"] = field(
+        default="random", metadata=about("item vectors start at random, or from a generator that has some")
+    )
+    held_out: HeldOut = field(
+        default="auto",
+        metadata=about(
+            "what generators may have seen of the prefixes they generate for in training: none: held out "
+            "nothing; session: session neighbours leave the session out; folds: copies fitted on the other "
+            "parts of the sessions; auto: session where it can be, else none"
+        ),
+    )
+    folds: int = field(default=5, metadata=about("parts that the sessions are cut into, for folds", low=2))
+    validation: float = field(
+        default=0.05,
+        metadata=about("share of the prefixes, at random, to choose the weights on", low=0, high=0.9),
+    )
+    every: int = field(default=1000, metadata=about("steps between two looks at them", low=1))
+
+    @classmethod
+    def _default_generators(cls) -> tuple[Recommender, ...]:
+        return (ItemKNN.preset("i2i-cf"),)
+
+    # -- answering
+
+    def _scores(self, queries: Queries) -> NDArray[np.float32]:
+        from nextclick.rerank import kernels
+
+        dense = [one.score(queries) for one in self.generators]
+        rows = np.flatnonzero(queries.ends > queries.starts)
+        if len(rows) == 0:
+            return dense[0]
+        whole = len(rows) == len(queries)
+        asked = queries if whole else queries[rows]
+        lists = [best_of_row(scores if whole else scores[rows], self.k) for scores in dense]
+        union, probabilities = self._rescored(asked, lists)
+        answers = dense[0] if whole else dense[0][rows]
+        kernels.place_above(answers, union, probabilities)
+        if not whole:
+            dense[0][rows] = answers
+        return dense[0]
+
+    def _rescored(
+        self, queries: Queries, lists: Sequence[Lists]
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Return the candidates [n, C] of non-empty prefixes and their probabilities, 0 for none."""
+        import torch
+
+        from nextclick.network.batches import prefixes
+        from nextclick.rerank.training import united
+
+        with torch.inference_mode():
+            union, places, features = united(lists, self.n_items)
+            device = self.network.items.weight.device
+            clicks, mask, last = (part.to(device) for part in prefixes(queries, self.last_clicks))
+            session = self.network.session(clicks, mask, last)
+            scores = self.network(session, union.to(device), places.to(device), features.to(device))
+            return union.numpy(), scores.softmax(1).cpu().numpy()
+
+    # -- learning
+
+    def _network(self, n_items: int) -> nn.Module:
+        from torch import nn
+
+        from nextclick.rerank.network import Reranker, rows_of_places
+
+        network = Reranker(
+            n_items, self.dim, len(self.generators), rows_of_places(self.k, self.ranks == "shared"),
+            cre=self.cre, scored=self.scored, dropout=self.dropout,
+        )  # fmt: skip
+        for name, weights in network.named_parameters():
+            if weights.ndim < 2:
+                nn.init.zeros_(weights)
+            elif name.startswith("encoder"):
+                nn.init.normal_(weights, std=0.05)  # as STAMP is started
+            else:
+                nn.init.xavier_uniform_(weights)
+        nn.init.normal_(network.items.weight, std=self.spread)
+        if network.weights is not None:
+            nn.init.zeros_(network.weights.weight)
+        return network
+
+    def _learn(self, sessions: Sessions, workers: Workers) -> None:
+        from nextclick.network.training import Options
+        from nextclick.rerank.training import Reordering
+
+        if sessions.n_pairs == 0:
+            raise DataError(f"{self.name}: no training session has two clicks, so there is nothing to learn")
+        self._ready(sessions)
+        self.network = self._started()
+        if self.start == "generator":
+            self._take_items()
+        wanted = Wanted(self.k, self.held_out, self.folds)
+        wait = workers.wait if workers.rank else None
+        with training_lists(self.generators, sessions, wanted, self._tell, self._run, wait) as (lists, about):
+            if not workers.rank:
+                workers.wait()
+            objective = Reordering(
+                self.network, sessions, lists, batch_size=self.batch_size, longest=self.last_clicks,
+                share=self.validation, every=self.every, seed=self.seed, workers=workers,
+                weight_decay=self.weight_decay,
+            )  # fmt: skip
+            self.facts |= {
+                "candidates": about,
+                "examples": objective.n_examples,
+                "prefixes": sessions.n_pairs,
+            }
+            looks = objective.looks(self.epochs)
+            options = Options(
+                looks, self.learning_rate, self.decay ** (1 / objective.looks(1)), looks, self.seed
+            )
+            validate = objective.measure if len(objective.validating) else None
+            digests = {
+                "generators": [identity(one) for one in self.generators],
+                "sessions": checksum(sessions),
+            }
+            self._run_stage("re-ranking", objective, options, validate, digests)
+
+    def _take_items(self) -> None:
+        """Start the item vectors from those of a generator that has some, scaled to a usual size."""
+        import torch
+
+        for one in self.generators:
+            items = getattr(getattr(one, "network", None), "items", None)
+            if items is not None:
+                with torch.no_grad():
+                    vectors = items.weight.detach()
+                    width = min(vectors.shape[1], self.dim)
+                    scale = _STARTED / max(float(vectors.std()), 1e-12)
+                    self.network.items.weight[:, :width] = vectors[: self.n_items, :width] * scale
+                return
+        there = ", ".join(one.name for one in self.generators)
+        raise ConfigError(f"{self.name}: start=generator, but {there} has no item vectors; take start=random")
+
+    # -- what was learnt
+
+    def _own_state(self) -> dict[str, NDArray[Any]]:
+        return TrainedRecommender._state(self)
+
+    def _restore_own(self, state: Mapping[str, NDArray[Any]]) -> None:
+        TrainedRecommender._restore(self, state)

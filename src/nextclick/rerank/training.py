@@ -1,0 +1,143 @@
+"""What a re-ranker is trained for: the next click, where it is among the candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nextclick.network.batches import prefixes
+from nextclick.network.training import Objective
+from nextclick.network.workers import Workers
+from nextclick.rerank import kernels
+from nextclick.rerank.network import Reranker
+from nextclick.sessions import Sessions
+
+if TYPE_CHECKING:
+    from nextclick.rerank.candidates import Lists
+
+_POOL = 32  # batches whose prefixes are sorted by length together, so that padding stays small
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """A batch: prefixes (clicks, mask, last as ``batches.prefixes`` gives them), candidates, target's place.
+
+    candidates: int32 [B, C];  places: int64 [B, C, G];  features: float32 [B, C, G];  target: int64 [B].
+    """
+
+    prefix: tuple[Tensor, Tensor, Tensor]
+    candidates: Tensor
+    places: Tensor
+    features: Tensor
+    target: Tensor
+
+
+def united(lists: Sequence[Lists], n_items: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Unite lists [n, k], one for each generator: candidates [n, C], places and features [n, C, G].
+
+    See ``kernels.unite``.
+    """
+    items, scores = (np.stack(part) for part in zip(*lists, strict=True))
+    union, places, features = kernels.united(items, scores, n_items)
+    return torch.from_numpy(union), torch.from_numpy(places).long(), torch.from_numpy(features)
+
+
+class Reordering(Objective):
+    """Cross-entropy of the next click among the candidates; other prefixes are left out.
+
+    A share of the examples, drawn at random, is kept to choose the weights on: the trainer's "epochs" are the
+    stretches of ``every`` steps between two looks at them (RRCRE, sec. 5.2).
+    """
+
+    def __init__(
+        self, network: Reranker, sessions: Sessions, lists: Sequence[Lists], *, batch_size: int,
+        longest: int, share: float, every: int, seed: int, workers: Workers, weight_decay: float = 0.0,
+    ) -> None:  # fmt: skip
+        self.network: Reranker = network
+        self.weight_decay = weight_decay
+        self.lists, self.batch_size, self.longest, self.workers = lists, batch_size, longest, workers
+        self.queries, positions = sessions.pairs()
+        self.targets = np.asarray(sessions.items[positions])
+        self.n_items = sessions.n_items
+        found = np.zeros(len(positions), np.bool_)
+        places = np.empty(len(positions), np.int64)
+        for items, _ in lists:
+            kernels.place_of(items, self.targets, places)
+            found |= places >= 0
+        examples = np.random.default_rng([seed, 0]).permutation(np.flatnonzero(found))
+        kept = int(len(examples) * share)
+        self.validating, self.examples = np.sort(examples[:kept]), examples[kept:]
+        self.n_examples = len(examples)
+        self.steps = -(-len(self.examples) // batch_size)  # of an epoch
+        self.every = min(every, max(self.steps, 1))
+        self.n_pairs = min(self.every * batch_size, len(self.examples))
+
+    def looks(self, epochs: int) -> int:
+        """Return how many looks at the validation examples so many epochs take."""
+        return max(1, -(-epochs * self.steps // self.every))
+
+    def batches(self, seed: int, look: int) -> Iterator[Examples]:
+        """Yield the batches of a stretch of ``every`` steps; looks count from 1."""
+        for step in range((look - 1) * self.every, look * self.every if self.steps else 0):
+            epoch, at = divmod(step, self.steps)
+            yield self.batch(self._cut(seed, epoch)[at])
+
+    def batch(self, rows: NDArray[np.int64]) -> Examples:
+        """Return the given prefixes as a batch."""
+        lists = [(np.asarray(items[rows]), np.asarray(scores[rows])) for items, scores in self.lists]
+        union, places, features = united(lists, self.n_items)
+        target = np.empty(len(rows), np.int64)
+        kernels.place_of(union.numpy(), self.targets[rows], target)
+        prefix = prefixes(self.queries[rows], self.longest)
+        return Examples(prefix, union, places, features, torch.from_numpy(target))
+
+    def loss(self, batch: Examples) -> tuple[Tensor, int]:
+        of = self.workers.share(len(batch.target))
+        scores, target = self._scored(batch, of)
+        loss = torch.nn.functional.cross_entropy(scores, target, reduction="sum")
+        return loss / len(batch.target), len(batch.target)
+
+    def optimizer(self, rate: float) -> torch.optim.Optimizer:
+        return torch.optim.Adam(
+            self.network.parameters(), lr=rate, weight_decay=self.weight_decay, fused=True
+        )
+
+    @torch.inference_mode()
+    def measure(self) -> float:
+        """Return recall@5 of the kept examples, a tie counted as its expectation."""
+        total = 0.0
+        for low in range(0, len(self.validating), self.batch_size):
+            scores, target = self._scored(
+                self.batch(self.validating[low : low + self.batch_size]), slice(None)
+            )
+            own = scores.gather(1, target[:, None])
+            above, ties = (scores > own).sum(1), (scores == own).sum(1)  # ties with itself
+            total += float(((5 - above) / ties).clamp(0, 1).sum())
+        return total / len(self.validating)
+
+    def _scored(self, batch: Examples, of: slice) -> tuple[Tensor, Tensor]:
+        device = self.network.items.weight.device
+        clicks, mask, last = (part[of].to(device) for part in batch.prefix)
+        rest = (batch.candidates, batch.places, batch.features, batch.target)
+        candidates, places, features, target = (part[of].to(device) for part in rest)
+        return self.network(self.network.session(clicks, mask, last), candidates, places, features), target
+
+    def _cut(self, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+        """Return the batches of an epoch: examples in random order, of like length side by side."""
+        if getattr(self, "_epoch", None) != (seed, epoch):
+            rng = np.random.default_rng([seed, 1, epoch])
+            order = self.examples[rng.permutation(len(self.examples))]
+            lengths = np.minimum(self.queries.ends - self.queries.starts, self.longest)
+            size = _POOL * self.batch_size
+            parts = [order[low : low + size] for low in range(0, len(order), size)]
+            parts = [part[np.argsort(lengths[part], kind="stable")] for part in parts]
+            cuts = [part[low : low + self.batch_size] for part in parts
+                    for low in range(0, len(part), self.batch_size)]  # fmt: skip
+            self._epoch, self._batches = (seed, epoch), [cuts[n] for n in rng.permutation(len(cuts))]
+        return self._batches
