@@ -388,7 +388,7 @@ def test_arrays_of_another_shape_or_type_are_refused(saved: Path, tmp_path: Path
             refuse(path)
 
 
-TABLES = [name for name in MODELS if name not in ("pop", "s-pop", *QUICK)]
+TABLES = [name for name in MODELS if name not in ("pop", "s-pop", "blend", *QUICK)]
 
 
 @pytest.mark.parametrize("name", TABLES)

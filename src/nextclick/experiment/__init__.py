@@ -21,7 +21,8 @@ from nextclick.report import write_html
 
 __all__ = ["HEAD", "Done", "Experiment", "Published", "Row", "lines", "read", "run", "states"]
 
-_Results = list[tuple[Row, list[tuple[Task, Mapping[str, Any] | None]]]]
+_Result = Mapping[str, Any] | None
+_Results = list[tuple[Row, list[tuple[Task, _Result]]]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ def run(
     on from its last epoch. A row that fails is recorded, and the others go on.
     Written: results.json (after each fit), results.md and report.html, whose comparison is that of the first
     seed's models on the first data set; it has pictures where the extra ``report`` is installed.
-    rows: do those of these labels only; what is known of the others is shown all the same.
+    rows: do those of these labels only, and the rows that they build on; what is known of the others is shown
+    all the same.
     Raises DataError for data that are missing or changed, or when another process works in ``out``, and
     ConfigError for labels that there are not.
     """
@@ -58,29 +60,40 @@ def run(
     tell, speak = progress or (lambda what, done, total: None), say or (lambda text: None)
     with alone(out):
         datasets = work.datasets_of(experiment, out, tell)
-        results: _Results = [
-            (row, [(task, task.done()) for task in work.tasks_of(row, datasets, out)])
-            for row in experiment.rows
-        ]
+        tasks: dict[str, list[Task]] = {}
+        for row in experiment.rows:
+            tasks[row.label] = work.tasks_of(row, datasets, out, tasks)
+        known = {task.folder: task.done() for of_row in tasks.values() for task in of_row}
+
+        def results() -> _Results:
+            return [
+                (row, [(task, known[task.folder]) for task in tasks[row.label]]) for row in experiment.rows
+            ]
 
         def written() -> dict[str, Any]:
-            content = summary(experiment, datasets, results, command)
+            content = summary(experiment, datasets, results(), command)
             write_json(out / "results.json", content)
             return content
 
-        for row, of_row in results:
-            if row not in chosen:
-                continue
-            for n, (task, result) in enumerate(of_row):
-                if result is None:
-                    of_row[n] = (task, work.do(task, tell))
-                    speak(_said(*of_row[n]))
-                    written()
+        def complete(task: Task) -> Mapping[str, Any]:
+            """Return what a task came to; do it, and first what it builds on, if it was not done."""
+            result = known[task.folder]
+            if result is None:
+                failed = [one.row.label for one in task.generators if "error" in complete(one)]
+                error = {"error": f"{', '.join(failed)} failed, and this row builds on it"}
+                result = known[task.folder] = error if failed else work.do(task, tell)
+                speak(_said(task, result))
+                written()
+            return result
+
+        for row in chosen:
+            for task in tasks[row.label]:
+                complete(task)
         content = written()
         files = [out / "results.json", out / "results.md"]
         with new_file(files[1]) as aside:
             aside.write_text(markdown(content), "utf-8")
-        if _report(content, results, out, tell):
+        if _report(content, results(), out, tell):
             files.append(out / "report.html")
     return Done(content, tuple(files), tuple(failures(content)))
 
@@ -99,10 +112,10 @@ def pictures_can_be_drawn() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def _said(task: Task, result: Mapping[str, Any] | None) -> str:
+def _said(task: Task, result: Mapping[str, Any]) -> str:
     name = f"{task.row.label}{'' if task.seed is None else f', seed {task.seed}'}"
-    if result is None or "error" in result:
-        return f"{name}: failed, {(result or {}).get('error')}"
+    if "error" in result:
+        return f"{name}: failed, {result['error']}"
     figures = ", ".join(f"{metric} {result['metrics'][metric]:.4f}" for metric in ("recall@20", "mrr@20"))
     return f"{name}: {figures}, fitted in {result['fit_seconds']:.0f} s"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from nextclick.errors import ConfigError, nearest
 from nextclick.files import read_toml
-from nextclick.models import build, find
+from nextclick.models import build, find, takes_generators
 from nextclick.prepare import PrepareOptions
 from nextclick.settings import as_text, of_table, settings_of
 from nextclick.tuning import read_settings
@@ -39,7 +39,7 @@ class Row:
     """One line of an experiment: a model with settings, fitted once per seed.
 
     settings: as ``build`` takes them;  seeds: (None,) for a model without chance;  full: fit on training and
-    validation together.
+    validation together;  generators: labels of the rows whose models this one builds on.
     """
 
     label: str
@@ -48,11 +48,13 @@ class Row:
     seeds: tuple[int | None, ...]
     full: bool
     published: Published | None
+    generators: tuple[str, ...] = ()
 
     @property
     def written(self) -> str:
-        """The settings as they are typed, "defaults" where there are none."""
-        return " ".join(f"{name}={as_text(value)}" for name, value in self.settings.items()) or "defaults"
+        """The settings as they are typed, "defaults" where there are none, and what it builds on."""
+        typed = " ".join(f"{name}={as_text(value)}" for name, value in self.settings.items()) or "defaults"
+        return f"{typed}; over {' + '.join(self.generators)}" if self.generators else typed
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,24 @@ def _experiment(content: Mapping[str, Any], folder: Path, beside: Path) -> Exper
     for label in labels:
         if labels.count(label) > 1:
             raise ConfigError(f"{labels.count(label)} rows have the label {label!r}; give each its own")
+    _check_generators(read_rows)
     return Experiment(name, _data(content.get("data")), tuple(read_rows), folder)
+
+
+def _check_generators(rows: Sequence[Row]) -> None:
+    """Refuse generators that are no row above, or were fitted on another part."""
+    above: dict[str, Row] = {}
+    for row in rows:
+        for label in row.generators:
+            if label not in above:
+                there_are = "; ".join(above) or "none"
+                raise ConfigError(
+                    f"row {row.label!r}: no row above it has the label {label!r}{nearest(label, above)}\n"
+                    f"  there are: {there_are}"
+                )
+            if above[label].full != row.full:
+                raise ConfigError(f"row {row.label!r}: full={row.full}, but not in its generator {label!r}")
+        above[row.label] = row
 
 
 def _data(table: Any) -> dict[str, Any]:
@@ -141,7 +160,7 @@ def _data(table: Any) -> dict[str, Any]:
 
 def _row(row: Mapping[str, Any], defaults: Mapping[str, Any], n: int, beside: Path) -> Row:
     where = f"row {n}" + (f" ({row['label']})" if isinstance(row.get("label"), str) else "")
-    _only(row, ("model", "settings", "label", "seeds", "published", "full"), where)
+    _only(row, ("model", "settings", "label", "seeds", "published", "full", "generators"), where)
     model = row.get("model")
     if not isinstance(model, str):
         raise ConfigError(f'{where}: which model? Write for example model = "vs-knn"')
@@ -150,18 +169,29 @@ def _row(row: Mapping[str, Any], defaults: Mapping[str, Any], n: int, beside: Pa
         settings |= _settings(model, row.get("settings", {}), beside)
         if "seed" in settings:
             raise ConfigError("the seed belongs into seeds = [1, 2, 3]")
-        build(model, settings)
+        generators = _generators(row.get("generators", []), model)
+        # What stands for the generators here is never fitted; their number is what settings depend on.
+        build(model, settings, generators=[build("pop") for _ in generators])
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     full = row.get("full", defaults.get("full", False))
     if not isinstance(full, bool):
         raise ConfigError(f"{where}: full={full!r}: expected true or false")
     seeds = _seeds(row.get("seeds", defaults.get("seeds")), model, where)
-    made = Row("", model, settings, seeds, full, _published(row.get("published"), where))
+    published = _published(row.get("published"), where)
+    made = Row("", model, settings, seeds, full, published, generators)
     label = row.get("label", f"{model}, {made.written}")
     if not isinstance(label, str) or not label.strip():
         raise ConfigError(f"{where}: label={label!r}: expected text")
     return dataclasses.replace(made, label=label)
+
+
+def _generators(given: Any, model: str) -> tuple[str, ...]:
+    if not isinstance(given, list) or not all(isinstance(label, str) for label in given):
+        raise ConfigError(f'generators={given!r}: expected labels of rows, like ["vs-knn", "narm"]')
+    if not given and takes_generators(model):
+        raise ConfigError(f'{model} builds on other rows; name them, like generators = ["vs-knn"]')
+    return tuple(given)
 
 
 def _settings(model: str, given: Any, beside: Path) -> dict[str, Any]:

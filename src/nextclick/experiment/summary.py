@@ -72,6 +72,7 @@ def _row(row: Row, of_row: Sequence[tuple[Task, Mapping[str, Any] | None]]) -> d
         "settings": dict(row.settings),
         "written": row.written,
         "full": row.full,
+        "generators": list(row.generators),
         "seeds": [seed for seed in row.seeds if seed is not None],
         "state": state,
         "mean": mean,

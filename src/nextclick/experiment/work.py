@@ -7,12 +7,12 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nextclick import __version__, evaluation
+from nextclick import __version__, artifact, evaluation
 from nextclick.dataset import Dataset
 from nextclick.errors import DataError, NextclickError
 from nextclick.experiment.spec import FILES, Experiment, Row
@@ -31,17 +31,24 @@ BOOTSTRAP_SEED = 0
 
 @dataclass(frozen=True)
 class Task:
-    """One fit of one row: on a data set, with a seed; ``folder`` keeps what came of it."""
+    """One fit of one row: on a data set, with a seed; ``folder`` keeps what came of it.
+
+    generators: the fits of other rows whose models this one builds on; they have to be done before.
+    """
 
     row: Row
     seed: int | None
     dataset: Dataset
     key: Mapping[str, Any]
     folder: Path
+    generators: tuple[Task, ...] = ()
 
     def model(self) -> Recommender:
-        """Return the recommender, not fitted."""
-        return build(self.row.model, _with_seed(self.row, self.seed), full=self.row.full)
+        """Return the recommender, not fitted, over the models of its generators."""
+        generators = [artifact.load(one.folder / "model") for one in self.generators]
+        return build(
+            self.row.model, _with_seed(self.row, self.seed), full=self.row.full, generators=generators
+        )
 
     def done(self) -> dict[str, Any] | None:
         """Return what was measured, if it was. Raises DataError when it cannot be read."""
@@ -97,21 +104,39 @@ def _paths(experiment: Experiment, given: str | list[str]) -> list[str]:
     return [str(experiment.folder / pattern) for pattern in patterns]
 
 
-def tasks_of(row: Row, datasets: list[Dataset], out: Path) -> list[Task]:
-    """Return what is to be fitted for a row: every seed on every data set."""
+def tasks_of(
+    row: Row, datasets: list[Dataset], out: Path, others: Mapping[str, Sequence[Task]]
+) -> list[Task]:
+    """Return what is to be fitted for a row: every seed on every data set.
+
+    others: the tasks of the rows above, by label. A generator is taken with the same seed where its row has
+    it, else with its row's first.
+    """
     tasks = []
     for n, dataset in enumerate(datasets, start=1):
         for seed in row.seeds:
+            generators = tuple(_with(others[label], dataset, seed) for label in row.generators)
+            stand_in = [build("pop") for _ in generators]  # their number is what settings depend on
             key = {
                 "model": row.model,
-                "settings": values_of(build(row.model, _with_seed(row, seed), full=row.full)),
+                "settings": values_of(
+                    build(row.model, _with_seed(row, seed), full=row.full, generators=stand_in)
+                ),
                 "full": row.full,
                 "data": dataset.fingerprint,
                 "nextclick": __version__,
+                **({"generators": [one.folder.name for one in generators]} if generators else {}),
             }
             words = [row.model, *[f"slice-{n}"] * (len(datasets) > 1), *[f"seed-{seed}"] * (seed is not None)]
-            tasks.append(Task(row, seed, dataset, key, out / "runs" / "-".join([*words, _digest(key)])))
+            folder = out / "runs" / "-".join([*words, _digest(key)])
+            tasks.append(Task(row, seed, dataset, key, folder, generators))
     return tasks
+
+
+def _with(tasks: Sequence[Task], dataset: Dataset, seed: int | None) -> Task:
+    """Return the task of a data set and a seed, or the first of that data set."""
+    there = [task for task in tasks if task.dataset is dataset]
+    return next((task for task in there if task.seed == seed), there[0])
 
 
 def do(task: Task, progress: Progress) -> dict[str, Any]:
@@ -127,7 +152,7 @@ def do(task: Task, progress: Progress) -> dict[str, Any]:
         model = task.model().fit(
             sessions,
             progress=lambda what, done, total: progress(f"{name}, {what}", done, total),
-            run=Run(checkpoints=checkpoints),
+            run=Run(checkpoints=checkpoints, candidates=task.folder.parent.parent / "candidates"),
         )
         seconds = time.perf_counter() - begun
         report = evaluation.evaluate(

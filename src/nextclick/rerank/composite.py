@@ -127,6 +127,10 @@ class Composite(Recommender):
             )
             self._to_fit = [False] * len(self.generators)
         for one in self.generators:
+            if not hasattr(one, "vocabulary"):
+                raise ArtifactError(
+                    f"{self.name}: the saved model lacks its generator {one.name}; fit it again"
+                )
             if one.n_items != self.n_items:
                 raise ArtifactError(
                     f"{self.name}: its generator {one.name} knows {one.n_items:,} items, and it knows "
