@@ -1,6 +1,7 @@
 """Trainings that tests run in processes of their own: one to be killed, and several that train together.
 
 python -m processes killed FOLDER
+python -m processes reranking FOLDER
 python -m torch.distributed.run --nproc-per-node 2 -m processes together FOLDER
 """
 
@@ -65,6 +66,23 @@ def killed(folder: Path) -> None:
     nextclick.GRU4Rec(**KILLED).fit(SESSIONS, progress=die, run=Run(checkpoints=folder))
 
 
+def reranker() -> nextclick.RRCRE:
+    """A re-ranker that looks at its validation examples several times in an epoch."""
+    return nextclick.RRCRE(
+        nextclick.VSKNN(), epochs=2, dim=6, batch_size=16, k=8, decay=0.8, dropout=0.2, every=9
+    )
+
+
+def reranking(folder: Path) -> None:
+    """Train a re-ranker until its third look has begun, and die."""
+
+    def die(what: str, done: int, total: int) -> None:
+        if what.startswith("re-ranking, epoch 3: loss"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    reranker().fit(SESSIONS, progress=die, run=Run(checkpoints=folder))
+
+
 def together(folder: Path) -> None:
     """Fit all of TOGETHER and save each model's arrays by this process's number."""
     for name in TOGETHER:
@@ -73,4 +91,4 @@ def together(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"killed": killed, "together": together}[sys.argv[1]](Path(sys.argv[2]))
+    {"killed": killed, "reranking": reranking, "together": together}[sys.argv[1]](Path(sys.argv[2]))

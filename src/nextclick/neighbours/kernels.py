@@ -220,7 +220,8 @@ def nearest_sessions(
             item_weights[item] if len(item_weights) else _position_weight(weighting, back + 1, length, scale)
         )
         squares += weight * weight
-        for q in range(item_offsets[item], min(item_offsets[item + 1], item_offsets[item] + sample_size)):
+        most = sample_size + (own >= 0)  # a session left out has its place taken by the next one
+        for q in range(item_offsets[item], min(item_offsets[item + 1], item_offsets[item] + most)):
             s = item_sessions[q]
             if s == own:
                 continue

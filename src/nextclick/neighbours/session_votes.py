@@ -54,7 +54,7 @@ class SessionKNN(VotingRecommender):
         ),
     )
 
-    _bounded: ClassVar[bool] = False  # posting lists cut to sample_size
+    _bounded: ClassVar[bool] = False  # posting lists cut to what is compared
 
     # -- the weights that subclasses give
 
@@ -94,7 +94,8 @@ class SessionKNN(VotingRecommender):
         from nextclick.neighbours import kernels
 
         self._learnt = dict(state)
-        longest = self.sample_size if self._bounded else len(state["offsets"])
+        # One more than are compared, for when ``top_without`` leaves one of them out.
+        longest = self.sample_size + 1 if self._bounded else len(state["offsets"])
         self._postings = kernels.postings(state["offsets"], state["items"], self.n_items, longest)
         self._room = threading.local()
 

@@ -126,6 +126,11 @@ class Composite(Recommender):
                 for n, one in enumerate(self.generators, start=1)
             )
             self._to_fit = [False] * len(self.generators)
+        if len(self.facts.get("generators", self.generators)) != len(self.generators):
+            raise ArtifactError(
+                f"{self.name}: it was fitted over {len(self.facts['generators'])} generators, and found are "
+                f"{len(self.generators)}; fit the model again"
+            )
         for one in self.generators:
             if not hasattr(one, "vocabulary"):
                 raise ArtifactError(

@@ -1,0 +1,735 @@
+"""Two stages: candidates, their union, the network that orders them, and what is kept of it all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+import nextclick
+import processes
+from nextclick import RRCRE, ArtifactError, Blend, ConfigError, DataError, Queries, Recommender, Sessions
+from nextclick.neighbours.session_votes import SessionKNN
+from nextclick.recommender import Run
+from nextclick.rerank import kernels
+from nextclick.rerank.candidates import Wanted, cleaned, training_lists, without
+from nextclick.rerank.network import Reranker, picked, rows_of_places
+from nextclick.rerank.training import Reordering
+from synthetic import chain, random_queries
+
+TRAIN = chain(20, 90, noise=0.3, seed=1)
+QUERIES = random_queries(40, 20, seed=2)
+SMALL: dict[str, Any] = {"epochs": 2, "dim": 6, "batch_size": 32, "k": 8}
+
+
+def silent(what: str, done: int, total: int) -> None:
+    pass
+
+
+class Fixed(Recommender):
+    """A black box whose scores after a prefix are those of its last click, from a table."""
+
+    name: ClassVar[str] = "fixed"
+    summary: ClassVar[str] = "a table"
+    source: ClassVar[str] = "here"
+    rows: np.ndarray
+
+    def _fit(self, sessions: Sessions) -> None:
+        n = sessions.n_items
+        if not hasattr(self, "rows") or len(self.rows) != n:
+            self.rows = np.random.default_rng(n).normal(size=(n, n)).astype(np.float32)
+
+    def _scores(self, queries: Queries) -> np.ndarray:
+        last = [queries.prefix(i)[-1] if len(queries.prefix(i)) else 0 for i in range(len(queries))]
+        return self.rows[last].copy()
+
+    def _state(self) -> dict[str, np.ndarray]:
+        return {"rows": self.rows}
+
+    def _restore(self, state: Any) -> None:
+        self.rows = state["rows"]
+
+
+def fixed(rows: Any, sessions: Sessions = TRAIN) -> Fixed:
+    made = Fixed()
+    made.rows = np.asarray(rows, np.float32)
+    return made.fit(sessions)
+
+
+# -- equations 3 and 4
+
+
+def slow_scores(
+    network: Reranker, prefix: list[int], candidates: list[int], places: np.ndarray, features: np.ndarray
+) -> list[float]:
+    """Sánchez Rodríguez et al. 2019, equations 3 and 4, one number at a time, in float64."""
+    w = {name: tensor.detach().double().numpy() for name, tensor in network.state_dict().items()}
+    x = [w["items.weight"][item] for item in prefix]
+    mean = sum(x) / len(x)
+    memory = np.zeros_like(mean)
+    for click in x:
+        inner = (
+            w["encoder.of_click.weight"] @ click + w["encoder.of_last.weight"] @ x[-1]
+            + w["encoder.of_mean.weight"] @ mean + w["encoder.of_mean.bias"]
+        )  # fmt: skip
+        memory = memory + (w["encoder.energy.weight"][0] @ (1 / (1 + np.exp(-inner)))) * click
+    h_s = np.tanh(w["encoder.memory.weight"] @ memory + w["encoder.memory.bias"])
+    h_t = np.tanh(w["encoder.last.weight"] @ x[-1] + w["encoder.last.bias"])
+    h_u = h_s * h_t
+
+    def mlp(name: str) -> np.ndarray:
+        inner = np.tanh(w[f"{name}.0.weight"] @ h_u + w[f"{name}.0.bias"])
+        return np.tanh(w[f"{name}.2.weight"] @ inner + w[f"{name}.2.bias"])
+
+    found = []
+    for c, item in enumerate(candidates):
+        score = float(w["items.weight"][item] @ mlp("item_projection"))
+        for g in range(len(network.ranks)):
+            score += float(w[f"ranks.{g}"][network.rows[places[c, g]]] @ mlp(f"rank_projection.{g}"))
+        if network.weights is not None:
+            weights = w["weights.weight"] @ h_u + w["weights.bias"]
+            score += float(weights @ features[c])
+        found.append(score)
+    return found
+
+
+@pytest.mark.parametrize("n_lists", [1, 3])
+@pytest.mark.parametrize("cre", [True, False])
+@pytest.mark.parametrize(("shared", "scored"), [(False, False), (True, True)])
+def test_scores_are_equations_3_and_4(n_lists: int, cre: bool, shared: bool, scored: bool) -> None:
+    rng = np.random.default_rng(3)
+    network = Reranker(15, 6, n_lists, rows_of_places(9, shared), cre=cre, scored=scored)
+    with torch.no_grad():
+        for weights in network.parameters():
+            torch.nn.init.normal_(weights, std=0.7, generator=torch.Generator().manual_seed(1))
+    prefixes = [[3], [4, 4, 9, 1], [0, 14, 2]]
+    candidates = np.array([rng.permutation(15)[:7] for _ in prefixes], np.int32)
+    candidates[2, 5:] = -1
+    places = rng.integers(0, 10, (3, 7, n_lists))
+    features = rng.normal(size=(3, 7, n_lists)).astype(np.float32)
+    clicks, mask, last = nextclick_prefixes(prefixes)
+    with torch.inference_mode():
+        session = network.session(clicks, mask, last)
+        found = network(
+            session, torch.from_numpy(candidates), torch.from_numpy(places), torch.from_numpy(features)
+        )
+    for i, prefix in enumerate(prefixes):
+        n = int((candidates[i] >= 0).sum())
+        expected = slow_scores(network, prefix, candidates[i, :n].tolist(), places[i], features[i])
+        assert found[i, :n].tolist() == pytest.approx(expected, abs=2e-5)
+        assert (found[i, n:] == -torch.inf).all()
+
+
+def nextclick_prefixes(prefixes: list[list[int]]) -> Any:
+    from nextclick.network.batches import prefixes as padded
+
+    return padded(Queries.of(prefixes), 19)
+
+
+def test_products_with_candidates_and_their_gradients_are_those_of_rows_side_by_side() -> None:
+    generator = torch.Generator().manual_seed(2)
+    vectors, table = (torch.randn(n, 5, generator=generator, requires_grad=True) for n in (4, 11))
+    candidates = torch.randint(-1, 11, (4, 7), generator=generator, dtype=torch.int32)
+    weights = torch.randn(4, 7, generator=generator)
+    fast = picked(vectors, table, candidates)
+    gathered = (table[candidates.clamp(min=0).long()] * vectors[:, None]).sum(2)
+    slow = gathered * (candidates >= 0)
+    assert torch.allclose(fast, slow, atol=1e-6)
+    of_fast = torch.autograd.grad((fast * weights).sum(), (vectors, table))
+    of_slow = torch.autograd.grad((slow * weights).sum(), (vectors, table))
+    for ours, theirs in zip(of_fast, of_slow, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_places_have_their_own_row_or_share_growing_buckets() -> None:
+    assert rows_of_places(4, shared=False) == [0, 1, 2, 3, 4]
+    # Widths 1, 1.25, 1.56, 1.95, 2.44, 3.05, each rounded down.
+    assert rows_of_places(9, shared=True) == [0, 1, 2, 3, 4, 4, 5, 5, 5, 6]
+    many = rows_of_places(1000, shared=True)
+    assert len(many) == 1001
+    assert many == sorted(many)
+    assert max(many) < 30
+
+
+# -- lists of candidates
+
+
+def test_what_cannot_be_a_candidate_is_left_out_and_counted() -> None:
+    inf = np.float32(np.inf)
+    items = np.array([[4, 2, 4, 9, 1], [7, -5, 0, -1, -1], [0, 1, 2, 3, 4]])
+    scores = np.array([[5, 4, 3, 2, 1], [5, 4, 3, -inf, -inf], [5, -inf, 3, -inf, 1]], np.float32)
+    met = np.zeros(3, np.int64)
+    found, of_found = cleaned(items, scores, 5, 6, met)
+    assert found.tolist() == [[4, 2, 1, -1, -1, -1], [0, -1, -1, -1, -1, -1], [0, 2, 4, -1, -1, -1]]
+    assert of_found.tolist() == [[5, 4, 1] + [-inf] * 3, [3] + [-inf] * 5, [5, 3, 1] + [-inf] * 3]
+    assert met.tolist() == [3, 3, 1]  # lists with fewer than six, codes 9, 7 and -5, the second 4
+    again, _ = cleaned(items[:1], scores[:1], 5, 2)
+    assert again.tolist() == [[4, 2]]
+
+
+def test_lists_are_united_in_the_order_of_their_generators() -> None:
+    items = np.array([[[3, 1, 2]], [[5, 3, -1]]], np.int32)
+    scores = np.array([[[9, 6, 3]], [[4, 2, -np.inf]]], np.float32)
+    union, ranks, features = kernels.united(items, scores, 6)
+    assert union.tolist() == [[3, 1, 2, 5, -1, -1]]
+    assert ranks[0, :4].tolist() == [[0, 1], [1, 3], [2, 3], [3, 0]]
+    spread = np.sqrt(6.0)  # of 9, 6 and 3 around 6
+    expected = [[3 / spread, -1.0], [0.0, -1.0], [-3 / spread, -1.0], [-3 / spread, 1.0]]
+    assert np.allclose(features[0, :4], expected, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_the_union_agrees_with_a_slow_one(data: st.DataObject) -> None:
+    n_items, k, n_lists = 9, data.draw(st.integers(1, 5)), data.draw(st.integers(1, 3))
+    lists = [
+        data.draw(st.lists(st.integers(0, n_items - 1), unique=True, max_size=k)) for _ in range(n_lists)
+    ]
+    items = np.full((n_lists, 1, k), -1, np.int32)
+    scores = np.full(items.shape, -np.inf, np.float32)
+    for g, one in enumerate(lists):
+        items[g, 0, : len(one)] = one
+        scores[g, 0, : len(one)] = sorted(data.draw(
+            st.lists(st.integers(-50, 50), min_size=len(one), max_size=len(one))), reverse=True)  # fmt: skip
+    union, ranks, features = kernels.united(items, scores, n_items)
+    expected = list(dict.fromkeys(item for one in lists for item in one))
+    assert union[0].tolist() == expected + [-1] * (n_lists * k - len(expected))
+    for c, item in enumerate(expected):
+        for g, one in enumerate(lists):
+            assert ranks[0, c, g] == (one.index(item) if item in one else k)
+            own = scores[g, 0, : len(one)].astype(float)
+            if len(one):
+                at = one.index(item) if item in one else len(one) - 1
+                assert features[0, c, g] == pytest.approx(
+                    (own[at] - own.mean()) / (own.std() + 1e-6), abs=1e-4
+                )
+            else:
+                assert features[0, c, g] == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    arrays.arrays(np.float32, 12, elements=st.floats(width=32, allow_nan=False)),
+    st.lists(st.integers(0, 11), unique=True, max_size=12),
+)
+def test_candidates_stand_above_all_others_which_keep_their_order(
+    scores: np.ndarray, chosen: list[int]
+) -> None:
+    scores = np.where(np.isposinf(scores), np.float32(0), scores)
+    union = np.array([[*chosen, *[-1] * (12 - len(chosen))]], np.int32)
+    values = np.linspace(1, 0.1, 12, dtype=np.float32)[None]
+    row = scores[None].copy()
+    kernels.place_above(row, union, values)
+    others = [item for item in range(12) if item not in chosen]
+    for n, item in enumerate(chosen):
+        assert row[0, item] == values[0, n]
+    for a in others:
+        assert row[0, a] < 2.0**-60
+        for b in others:
+            assert (row[0, a] < row[0, b]) == (scores[a] < scores[b])
+            assert (row[0, a] == row[0, b]) == (scores[a] == scores[b])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nextclick.SKNN(k=6, sample_size=9),
+        nextclick.VSKNN(k=6, sample_size=9, idf=0.0),
+        nextclick.VMISKNN(k=6, sample_size=9, idf=0.0),
+        nextclick.STAN(k=6, sample_size=9, lambda_snh=None),
+    ],
+    ids=lambda model: model.name,
+)
+def test_leaving_a_session_out_is_fitting_without_it(model: SessionKNN) -> None:
+    """With so few sessions compared that one left out lets another in."""
+    model.fit(TRAIN)
+    queries, positions = TRAIN.pairs()
+    own = TRAIN.session_of[positions]
+    top, scores = model.top_without(queries, own, 10)
+    differing = 0
+    for session in range(0, len(TRAIN), 7):
+        rows = np.flatnonzero(own == session)
+        refitted = type(model)(**nextclick.settings.values_of(model))
+        refitted.fit(without(TRAIN, session, session + 1))
+        votes = refitted._votes(queries[rows])  # what fills the list behind them goes by popularity
+        for row, n in zip(rows, np.diff(votes.offsets), strict=True):
+            expected, of_expected = (part[0] for part in refitted.top(queries[row : row + 1], 10))
+            assert top[row, :n].tolist() == expected[:n].tolist()
+            assert scores[row, :n].tolist() == of_expected[:n].tolist()
+            differing += model.top(queries[row : row + 1], 10)[0].tolist() != top[row : row + 1].tolist()
+    assert differing > 10
+
+
+def lists_of(
+    generator: Recommender, held_out: Any, folder: Path | None = None, folds: int = 3, sessions: Any = TRAIN
+) -> tuple[np.ndarray, dict[str, Any]]:
+    wanted, run = Wanted(6, held_out, folds), Run(candidates=folder)
+    with training_lists([generator], sessions, wanted, silent, run) as (lists, about):
+        return np.array(lists[0][0]), about[0]
+
+
+def test_generators_answer_as_they_are_without_the_session_or_without_its_part() -> None:
+    generator = nextclick.VSKNN().fit(TRAIN)
+    queries, positions = TRAIN.pairs()
+    own = TRAIN.session_of[positions]
+    as_is, _ = lists_of(generator, "none")
+    assert as_is.tolist() == generator.top(queries, 6)[0].tolist()
+    left_out, about = lists_of(generator, "auto")
+    assert left_out.tolist() == generator.top_without(queries, own, 6)[0].tolist()
+    assert about["held out"] == "session"
+    folds, about = lists_of(generator, "folds")
+    assert about["held out"] == "folds"
+    for first in (0, 30, 60):
+        copy = nextclick.VSKNN().fit(without(TRAIN, first, first + 30))
+        rows = (own >= first) & (own < first + 30)
+        assert folds[rows].tolist() == copy.top(queries[np.flatnonzero(rows)], 6)[0].tolist()
+    hits = [(found == TRAIN.items[positions][:, None]).any(1).mean() for found in (as_is, left_out, folds)]
+    assert hits[0] > hits[1]  # who has seen the session knows what comes
+    assert hits[0] > hits[2]
+    _, about = lists_of(nextclick.Markov().fit(TRAIN), "auto")
+    assert about["held out"] == "none"
+
+
+def test_what_cannot_be_held_out_is_refused() -> None:
+    markov = nextclick.Markov().fit(TRAIN)
+    with pytest.raises(ConfigError, match=r"markov cannot leave a session out.*held_out=folds"):
+        lists_of(markov, "session")
+    with pytest.raises(ConfigError, match=r"folds=91: there are 90 sessions"):
+        lists_of(markov, "folds", folds=91)
+
+
+def test_candidates_are_made_once_and_refused_when_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = nextclick.Markov().fit(TRAIN)
+    first, about = lists_of(generator, "none", tmp_path)
+    assert about == {"model": "markov", "held out": "none", "short": 0, "unknown": 0, "again": 0}
+    (place,) = (path for path in tmp_path.iterdir() if path.is_dir())
+
+    def never(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError("asked again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(nextclick.Markov, "top", never)
+        assert lists_of(generator, "none", tmp_path)[0].tolist() == first.tolist()
+        with pytest.raises(AssertionError, match="asked again"):  # of other sessions
+            lists_of(generator, "none", tmp_path, sessions=TRAIN[:80])
+        with pytest.raises(AssertionError, match="asked again"):  # of a generator that has learnt otherwise
+            lists_of(nextclick.Markov(decay="same").fit(TRAIN), "none", tmp_path)
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [place]  # nothing half made
+    items = np.load(place / "items.npy", mmap_mode="r+")
+    items[0, 0] = 10**6
+    items.flush()
+    with pytest.raises(DataError, match=r"items.npy was changed.*remove that folder"):
+        lists_of(generator, "none", tmp_path)
+
+
+class Careless(Fixed):
+    """Names one item twice, one that is none, and one item fewer than asked for."""
+
+    def top(self, queries: Queries, k: int, **options: Any) -> Any:
+        items, scores = super().top(queries, k, **options)
+        items[:, 1] = items[:, 0]
+        items[:, 2] = self.n_items + 3
+        items[:, -1] = -1
+        return items, scores
+
+
+def test_a_careless_generator_is_cleaned_up_after() -> None:
+    rows, about = lists_of(Careless().fit(TRAIN), "none")
+    n = TRAIN.n_pairs
+    assert about == {"model": "fixed", "held out": "none", "short": n, "unknown": n, "again": n}
+    assert (rows[:, :3] >= 0).all()
+    assert (rows[:, 3:] == -1).all()
+    model = RRCRE(Careless(), **SMALL).fit(TRAIN)
+    top, _ = model.top(QUERIES, 20)
+    assert all(sorted(row) == list(range(20)) for row in top.tolist())
+
+
+def test_more_candidates_than_items_are_all_items() -> None:
+    model = RRCRE(nextclick.Markov(), **{**SMALL, "k": 500}).fit(TRAIN)
+    assert model.facts["candidates"][0]["short"] == TRAIN.n_pairs
+    assert model.facts["examples"] == TRAIN.n_pairs
+    assert all(sorted(row) == list(range(20)) for row in model.top(QUERIES, 20)[0].tolist())
+
+
+# -- training
+
+
+def test_only_prefixes_whose_next_click_is_a_candidate_are_learnt_from() -> None:
+    generator = nextclick.Markov().fit(TRAIN)
+    queries, positions = TRAIN.pairs()
+    found = (generator.top(queries, 3)[0] == TRAIN.items[positions][:, None]).any(1)
+    model = RRCRE(generator, **{**SMALL, "k": 3, "held_out": "none"}).fit(TRAIN)
+    assert 0 < found.sum() < len(found)
+    assert model.facts["examples"] == found.sum()
+    assert model.facts["prefixes"] == len(found)
+
+
+def test_batches_hold_every_example_once_an_epoch_and_looks_cut_epochs() -> None:
+    generator = nextclick.Markov().fit(TRAIN)
+    queries, positions = TRAIN.pairs()
+    lists = [generator.top(queries, 5)]
+    network = Reranker(20, 4, 1, rows_of_places(5, False))
+    objective = Reordering(
+        network, TRAIN, lists, batch_size=16, longest=19, share=0.25, every=4, seed=3,
+        workers=nextclick_workers(),
+    )  # fmt: skip
+    found = np.flatnonzero((lists[0][0] == TRAIN.items[positions][:, None]).any(1))
+    assert objective.n_examples == len(found)
+    assert sorted([*objective.validating, *objective.examples]) == found.tolist()
+    assert len(objective.validating) == len(found) // 4
+    steps = -(-len(objective.examples) // 16)
+    assert objective.looks(3) == -(-3 * steps // 4)
+    seen: list[tuple[int, ...]] = []
+    looks = 0
+    while len(seen) < steps:
+        looks += 1
+        seen += [tuple(batch.target.tolist()) for batch in objective.batches(1, looks)]
+    targets = [place for batch in seen[:steps] for place in batch]
+    places = (lists[0][0] == TRAIN.items[positions][:, None]).argmax(1)
+    assert sorted(targets) == sorted(places[objective.examples].tolist())
+
+
+def nextclick_workers() -> Any:
+    from nextclick.network.workers import Workers
+
+    return Workers()
+
+
+def test_recall_at_5_of_the_examples_kept_counts_ties_as_their_expectation() -> None:
+    generator = nextclick.Markov().fit(TRAIN)
+    queries, _ = TRAIN.pairs()
+    network = Reranker(20, 4, 1, rows_of_places(10, False))
+    for weights in network.parameters():
+        torch.nn.init.zeros_(weights)
+    objective = Reordering(
+        network, TRAIN, [generator.top(queries, 10)], batch_size=16, longest=19, share=0.5, every=9, seed=3,
+        workers=nextclick_workers(),
+    )  # fmt: skip
+    assert objective.measure() == pytest.approx(0.5)  # ten candidates, all equal
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "processes", "reranking", str(tmp_path)],
+        cwd=Path(__file__).parent,
+        timeout=120,
+    )
+    assert done.returncode == -signal.SIGKILL
+    told: list[str] = []
+    resumed = processes.reranker().fit(
+        processes.SESSIONS, progress=lambda what, *_: told.append(what), run=Run(checkpoints=tmp_path)
+    )
+    whole = processes.reranker().fit(processes.SESSIONS)
+    begun = [what.split(":")[0] for what in told if "epoch" in what]
+    assert set(begun) == {"re-ranking, epoch 3", "re-ranking, epoch 4", "re-ranking, epoch 5"}
+    assert not [what for what in told if what.startswith("candidates")]  # they were kept
+    assert resumed.facts == whole.facts
+    for name, array in whole.state().items():
+        assert (resumed.state()[name] == array).all()
+
+
+def test_a_checkpoint_over_another_generator_is_refused(tmp_path: Path) -> None:
+    run = Run(checkpoints=tmp_path)
+    RRCRE(nextclick.Markov().fit(TRAIN), **SMALL).fit(TRAIN, run=run)
+    with pytest.raises(ConfigError, match="the checkpoint of another training"):
+        RRCRE(nextclick.Markov(decay="same").fit(TRAIN), **SMALL).fit(TRAIN, run=run)
+
+
+# -- answers
+
+
+def test_candidates_are_reordered_and_the_rest_stays_as_it_was() -> None:
+    generator = nextclick.Markov().fit(TRAIN)
+    model = RRCRE(generator, **SMALL).fit(TRAIN)
+    first, second = (one.top(QUERIES, 20)[0] for one in (generator, model))
+    for i in range(len(QUERIES)):
+        assert sorted(second[i, :8].tolist()) == sorted(first[i, :8].tolist())
+        assert second[i, 8:].tolist() == first[i, 8:].tolist()
+    assert any(first[i, :8].tolist() != second[i, :8].tolist() for i in range(len(QUERIES)))
+    scores = model.top(QUERIES, 8)[1][np.diff([*QUERIES.known(20).ends, 0]) != 0]
+    asked = [i for i in range(len(QUERIES)) if len(QUERIES.known(20).prefix(i))]
+    assert np.allclose(model.top(QUERIES[np.array(asked)], 8)[1].sum(1), 1, atol=1e-5)
+    assert len(scores)
+
+
+def test_with_equal_rank_embeddings_the_order_is_that_without() -> None:
+    model = RRCRE(nextclick.Markov(), **SMALL).fit(TRAIN)
+    with torch.no_grad():
+        model.network.ranks[0][:] = model.network.ranks[0][0].clone()
+    own = {name: weights for name, weights in model.network.state_dict().items() if "rank" not in name}
+    plain = RRCRE(model.generators, **{**SMALL, "cre": False}).fit(TRAIN)
+    plain.network.load_state_dict(own)
+    assert model.top(QUERIES, 20)[0].tolist() == plain.top(QUERIES, 20)[0].tolist()
+
+
+class Scattered(Fixed):
+    """Lists in an order that only this black box knows, another one after every prefix."""
+
+    def _scores(self, queries: Queries) -> np.ndarray:
+        seeds = [[1, *queries.prefix(i).tolist()] for i in range(len(queries))]
+        return np.array([np.random.default_rng(seed).random(self.n_items) for seed in seeds], np.float32)
+
+
+def planted(place: int | None, n: int = 900, n_items: int = 400) -> Sessions:
+    """Three clicks at random, then the candidate at a place of the generator's list, or at any of the ten."""
+    rng = np.random.default_rng(8)
+    clicks = rng.integers(0, n_items, (n, 4)).astype(np.int32)
+    plain = Sessions(
+        clicks.reshape(-1), np.arange(0, 4 * n + 1, 4), np.arange(4 * n),
+        nextclick.Vocabulary(np.arange(n_items)), n_items, clock=False,
+        events=np.tile(np.array([0, 0, 0, 1], np.uint8), n), event_names=("view", "tip"), target_event=1,
+    )  # fmt: skip
+    top, _ = Scattered().fit(plain).top(plain.pairs()[0], 10)
+    at = np.full(n, place) if place is not None else rng.integers(0, 10, n)
+    clicks[:, 3] = top[np.arange(n), at]
+    return replace(plain, items=clicks.reshape(-1))
+
+
+@pytest.mark.parametrize(("place", "cre", "found"), [(3, True, True), (3, False, False), (None, True, False)])
+def test_a_signal_in_the_places_is_found_by_rank_embeddings_alone(
+    place: int | None, cre: bool, found: bool
+) -> None:
+    sessions = planted(place)
+    model = RRCRE(Scattered(), epochs=6, dim=16, batch_size=64, learning_rate=0.01, k=10, cre=cre, seed=2)
+    reached = model.fit(sessions[:700]).measure(sessions[700:])["mrr@20"]
+    by_chance = sum(1 / rank for rank in range(1, 11)) / 10  # 0.29, in a random order of ten candidates
+    assert reached > 0.95 if found else abs(reached - by_chance) < 0.08
+
+
+def test_several_generators_find_what_each_alone_does_not() -> None:
+    """Two lists that share no item: the union holds both, and the answer is full of both."""
+    n = 20
+    low, high = (np.tile(np.where(np.arange(n) < 10, a, b), (n, 1)) for a, b in ((1, 0), (0, 1)))
+    noise = np.random.default_rng(5).random((n, n)) / 10
+    generators = [fixed(low + noise), fixed(high + noise)]
+    model = RRCRE(generators, **{**SMALL, "k": 4, "scored": True}).fit(TRAIN)
+    asked = Queries.of([[3], [7, 1], [19]])
+    lists = [set(one.top(asked, 4)[0][0].tolist()) for one in generators]
+    assert not lists[0] & lists[1]
+    assert set(model.top(asked[:1], 8)[0][0].tolist()) == lists[0] | lists[1]
+    beyond = [
+        item for item in generators[0].top(asked[:1], n)[0][0].tolist() if item not in lists[0] | lists[1]
+    ]
+    assert model.top(asked[:1], n)[0][0, 8:].tolist() == beyond
+
+
+def test_vectors_of_a_generator_are_a_start(tmp_path: Path) -> None:
+    stamp = nextclick.STAMP(epochs=1, dim=4, batch_size=64).fit(TRAIN)
+    model = RRCRE(stamp, **{**SMALL, "start": "generator", "learning_rate": 0.0}).fit(TRAIN)
+    theirs, ours = (one.network.items.weight.detach().numpy() for one in (stamp, model))
+    assert np.allclose(ours[:, :4], theirs * (0.1 / theirs.std(ddof=1)), atol=1e-6)
+    with pytest.raises(ConfigError, match="markov has no item vectors; take start=random"):
+        RRCRE(nextclick.Markov(), start="generator").fit(TRAIN)
+
+
+def test_a_re_ranker_over_a_blend_of_a_re_ranker() -> None:
+    """Composites are recommenders like others, down to the last item of their lists."""
+    inner = RRCRE(nextclick.Markov(), **SMALL)
+    model = RRCRE(Blend([inner, nextclick.VSKNN()], k=8), **SMALL).fit(TRAIN)
+    generator = model.generators[0]
+    first, second = (one.top(QUERIES, 20)[0] for one in (generator, model))
+    assert second[:, 8:].tolist() == first[:, 8:].tolist()
+
+
+# -- generators that do not fit
+
+
+def test_generators_are_recommenders_fitted_on_the_same_data() -> None:
+    for wrong in ("vs-knn", [], [nextclick.Markov(), "x"], 3):
+        with pytest.raises((ConfigError, TypeError)):
+            RRCRE(wrong)
+    with pytest.raises(DataError, match=r"markov was fitted on other items.*20 against 25"):
+        RRCRE(nextclick.Markov().fit(TRAIN)).fit(chain(25, 60, noise=0.2, seed=1)[:50])
+    mine, theirs = (
+        replace(TRAIN, origin={"name": name, "fingerprint": name * 20, "part": "train"})
+        for name in ("a", "b")
+    )
+    with pytest.raises(DataError, match=r"fitted on other data \(b, fingerprint bbb"):
+        RRCRE(nextclick.Markov().fit(theirs)).fit(mine)
+    full = replace(mine, origin={**mine.origin, "part": "full"})
+    with pytest.raises(DataError, match=r"fitted on the part 'full', and this is 'train'.*--full"):
+        RRCRE(nextclick.Markov().fit(full)).fit(mine)
+    assert RRCRE(nextclick.Markov().fit(mine), **SMALL).fit(mine).facts["generators"][0]["model"] == "markov"
+
+
+def test_presets_take_generators() -> None:
+    model = RRCRE.preset("rr", nextclick.Markov(), k=7)
+    assert (model.cre, model.k, model.held_out) == (False, 7, "none")
+    assert model.generators[0].name == "markov"
+    assert (
+        nextclick.build("rrcre", {"preset": "rr"}, generators=[nextclick.Markov()]).generators[0].name
+        == "markov"
+    )
+    with pytest.raises(ConfigError, match=r"vs-knn takes no generator; rrcre, blend do"):
+        nextclick.build("vs-knn", generators=[nextclick.Markov()])
+
+
+# -- saved
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved")
+    generators = [nextclick.Markov().fit(TRAIN), nextclick.STAMP(epochs=1, dim=4).fit(TRAIN)]
+    RRCRE(generators, **SMALL).fit(TRAIN).save(folder / "rrcre")
+    nextclick.Markov(decay="same").fit(TRAIN).save(folder / "markov")
+    return folder
+
+
+@pytest.fixture
+def copied(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved / "rrcre", tmp_path / "model"))
+
+
+def test_a_saved_re_ranker_holds_its_generators(saved: Path, tmp_path: Path) -> None:
+    model = nextclick.load(saved / "rrcre")
+    assert isinstance(model, RRCRE)
+    assert [one.name for one in model.generators] == ["markov", "stamp"]
+    assert [one.facts["sessions"] for one in model.generators] == [90, 90]
+    for n in (1, 2):
+        alone = nextclick.load(saved / "rrcre" / "generators" / str(n))
+        assert alone.top(QUERIES, 9)[0].tolist() == model.generators[n - 1].top(QUERIES, 9)[0].tolist()
+    model.save(tmp_path / "again")
+    for file in (saved / "rrcre").rglob("*"):
+        if file.is_file():
+            assert (tmp_path / "again" / file.relative_to(saved / "rrcre")).read_bytes() == file.read_bytes()
+
+
+def test_another_generator_in_its_place_is_refused(saved: Path, copied: Path) -> None:
+    shutil.rmtree(copied / "generators" / "1")
+    shutil.copytree(saved / "markov", copied / "generators" / "1")
+    with pytest.raises(ArtifactError, match=r"generators/1: this is not the markov .* fingerprint differs"):
+        nextclick.load(copied)
+
+
+def test_a_generator_that_was_evaluated_is_still_the_same(copied: Path) -> None:
+    nextclick.artifact.record(copied / "generators" / "1", metrics={"recall@20": 0.5})
+    assert nextclick.load(copied).name == "rrcre"
+
+
+@pytest.mark.parametrize("damage", ["arrays", "missing", "settings", "unnamed", "elsewhere", "number"])
+def test_damaged_generators_are_refused(damage: str, copied: Path) -> None:
+    inner, manifest = copied / "generators" / "1", json.loads((copied / "manifest.json").read_text("utf-8"))
+    of_inner = json.loads((inner / "manifest.json").read_text("utf-8"))
+    if damage == "arrays":
+        content = bytearray((inner / "arrays.safetensors").read_bytes())
+        content[-1] ^= 1
+        (inner / "arrays.safetensors").write_bytes(content)
+    elif damage == "missing":
+        shutil.rmtree(inner)
+    elif damage == "settings":
+        of_inner["settings"]["decay"] = "same"
+        (inner / "manifest.json").write_text(json.dumps(of_inner), "utf-8")
+    elif damage == "unnamed":
+        del manifest["generators"]
+    elif damage == "elsewhere":
+        manifest["generators"]["../1"] = manifest["generators"].pop("generators/1")
+    else:
+        del manifest["generators"]["generators/2"]
+    (copied / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    with pytest.raises(ArtifactError):
+        nextclick.load(copied)
+
+
+# -- blend
+
+
+def two_tables() -> list[Fixed]:
+    """After any click: the first lists items 0, 1, 2 and the second 2, 3, 0, of six."""
+    sessions = Sessions.from_lists([[0, 1, 2, 3, 4, 5]] * 3)
+    first, second = np.zeros((6, 6)), np.zeros((6, 6))
+    first[:, [0, 1, 2]] = [8, 6, 1]
+    second[:, [2, 3, 0]] = [3, 2, 1]
+    return [fixed(first - 1, sessions), fixed(second - 1, sessions)]
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [
+        # w / (c + r), c = 1: 0 at 1 and 3, 1 at 2, 2 at 3 and 1, 3 at 2.
+        ("rank", {0: 0.75 / 2 + 0.25 / 4, 1: 0.75 / 3, 2: 0.75 / 4 + 0.25 / 2, 3: 0.25 / 3}),
+        # Shares of exp(7), exp(5), exp(0) and of exp(2), exp(1), exp(0).
+        (
+            "softmax",
+            {
+                0: 0.75 * np.exp(7) / (np.exp(7) + np.exp(5) + 1) + 0.25 / (np.exp(2) + np.exp(1) + 1),
+                1: 0.75 * np.exp(5) / (np.exp(7) + np.exp(5) + 1),
+                2: 0.75 / (np.exp(7) + np.exp(5) + 1) + 0.25 * np.exp(2) / (np.exp(2) + np.exp(1) + 1),
+                3: 0.25 * np.exp(1) / (np.exp(2) + np.exp(1) + 1),
+            },
+        ),
+    ],
+)
+def test_a_blend_by_hand(by: Any, expected: dict[int, float]) -> None:
+    tables = two_tables()
+    model = Blend(tables, by=by, weights="3,1", c=1.0, k=3)
+    model.fit(Sessions.from_lists([[0, 1, 2, 3, 4, 5]] * 3))
+    scores = model.score(Queries.of([[4]]))[0]
+    for item, score in expected.items():
+        assert scores[item] == pytest.approx(score, rel=1e-5)
+    assert (scores[[4, 5]] < 2.0**-60).all()
+
+
+def test_a_blend_of_standardised_scores_by_hand() -> None:
+    model = Blend(two_tables(), by="score", weights="3,1", k=3)
+    model.fit(Sessions.from_lists([[0, 1, 2, 3, 4, 5]] * 3))
+    found = model.score(Queries.of([[4]]))[0]
+    a, b = np.array([7, 5, 0.0]), np.array([2, 1, 0.0])
+    a, b = (a - a.mean()) / a.std(), (b - b.mean()) / b.std()
+    raw = {
+        0: 0.75 * a[0] + 0.25 * b[2], 1: 0.75 * a[1] + 0.25 * b[2],
+        2: 0.75 * a[2] + 0.25 * b[0], 3: 0.75 * a[2] + 0.25 * b[1],
+    }  # fmt: skip
+    lowest = min(raw.values())  # which gets the lowest score above those not listed
+    for item, score in raw.items():
+        assert found[item] == pytest.approx(score - lowest, abs=1e-4)
+
+
+def test_a_blend_that_weighs_one_list_alone_keeps_its_order() -> None:
+    generators = [nextclick.Markov().fit(TRAIN), nextclick.VSKNN().fit(TRAIN)]
+    for by in ("rank", "score", "softmax"):
+        model = Blend(generators, by=by, weights="1,0", k=20).fit(TRAIN)  # type: ignore[arg-type]
+        listed = 3  # beyond, soft-max shares of small votes may be equal
+        found, first = (one.top(QUERIES, 20)[0][:, :listed] for one in (model, generators[0]))
+        assert found.tolist() == first.tolist()
+
+
+@pytest.mark.parametrize("metric", ["recall", "mrr"])
+def test_weights_are_chosen_for_what_finds_the_next_click(metric: Any) -> None:
+    """With so large a c, what stands in both lists comes before the first of one, if both weigh the same."""
+    knows, does_not = nextclick.Markov(), nextclick.Popularity()
+    for generators, best in (([knows, does_not], 0), ([does_not, knows], 1)):
+        model = Blend(generators, metric=metric, k=40, c=1000).fit(chain(80, 500, noise=0.1, seed=2))
+        weights = model.facts["weights"]
+        assert sum(weights) == pytest.approx(1)
+        assert weights[best] > 0.5
+    even = Blend([nextclick.Markov(), nextclick.Markov()]).fit(TRAIN)
+    assert even.facts["weights"] == [0.5, 0.5]  # all the same: the most even ones
+    assert Blend(validation=0).fit(TRAIN).facts["weights"] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("weights", ["1", "1,2,3", "a,b", "", "1,-1", "0,0", "nan,1", "inf,1"])
+def test_weights_that_are_none_are_refused(weights: str) -> None:
+    with pytest.raises(ConfigError, match="weights="):
+        Blend(weights=weights)
+
+
+def test_saved_weights_that_do_not_fit_are_refused() -> None:
+    model = Blend().fit(TRAIN)
+    state = {**model.state(), "weights": np.ones(3)}
+    with pytest.raises(ArtifactError, match="the saved weights do not fit"):
+        model.restore(state, model.vocabulary)
