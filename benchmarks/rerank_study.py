@@ -1,0 +1,204 @@
+"""Re-ranking taken apart, as in the RRCRE paper: results/rerank_study.json, part by part.
+
+    python benchmarks/rerank_study.py carousel
+    python benchmarks/rerank_study.py epochs candidates
+    python benchmarks/rerank_study.py held-out
+    python benchmarks/rerank_study.py plot
+
+carousel: table 1 on the demo shop, clicks on its carousel of similar items predicted from the last 12 clicks:
+each generator, RR and RRCRE over I2I-CF, with differences paired over sessions; and the same on a shop whose
+visitors do not care for places (carousel_position=0).
+epochs: figure 3, recall@20 and MRR@20 on the test sessions after each epoch, with rank embeddings and
+without.
+candidates: figure 4, recall@5 on the test sessions by number of candidates.
+held-out: what it changes whether generators have seen the sessions that they generate for; chosen on, and so
+measured on, the latest tenth of the training sessions of yoochoose64, which nothing here was fitted on.
+plot: pictures of epochs and candidates, docs/pictures/rerank-*.png, from the result file.
+A part that stands in the result file already is not run again: delete it there to repeat it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from data import RESULTS, ROOT, ready, write
+from neural_accuracy import show
+from nextclick import RRCRE, Dataset, ItemKNN, Recommender, build, evaluate, prepare
+from nextclick.recommender import Run
+from nextclick.sessions import Sessions
+from nextclick.shop import ShopConfig, simulate
+from rerank_accuracy import differences
+
+SHOWN = ("recall@20", "mrr@20", "recall@5")
+K = (5, 25, 50, 100, 150, 200)
+CLICKS = {"event": "similar_click", "clicks": 12}
+
+
+def carousel(work: Path) -> dict[str, Any]:
+    return {
+        name: table(carousel_data(work, strength), work)
+        for name, strength in (("as designed", 1.0), ("without position signal", 0.0))
+    }
+
+
+def carousel_data(work: Path, strength: float) -> Dataset:
+    folder = work / f"shop-{strength:g}"
+    if not folder.exists():
+        simulate(ShopConfig(carousel_position=strength)).write(folder, thumbnails=False)
+        prepare(
+            folder / "clicks.parquet", out=folder / "data", event="event", holdout="3d", validation="0",
+            target_event=CLICKS["event"], target_clicks=CLICKS["clicks"],
+        )  # fmt: skip
+    return Dataset.load(folder / "data")
+
+
+def table(dataset: Dataset, work: Path) -> dict[str, Any]:
+    run = Run(candidates=work / "candidates")
+    i2i = build("item-knn", {"preset": "i2i-cf", "pairs": "anchor"})
+    models: dict[str, Recommender] = {"I2I-CF": i2i, "STAMP": build("stamp"), "NARM": build("narm")}
+    models |= {"RR-I2I-CF": RRCRE(i2i, cre=False), "RRCRE-I2I-CF": RRCRE(i2i)}
+    for name, model in models.items():
+        print(f"{dataset.name}: {name}", file=sys.stderr, flush=True)
+        if not hasattr(model, "vocabulary"):
+            model.fit(dataset.train, progress=show(), run=run)
+    report = evaluate(models, dataset)
+    return {
+        "pairs": report.pairs,
+        "rows": {
+            result.name: {
+                **{
+                    metric: round(result.metrics[metric], 4) for metric in ("recall@20", "mrr@20", "recall@5")
+                },
+                "intervals": {
+                    metric: [round(bound, 4) for bound in result.intervals[metric]]
+                    for metric in ("recall@20", "mrr@20")
+                },
+            }
+            for result in report.models
+        },
+        "RRCRE-I2I-CF over": differences(report, "RRCRE-I2I-CF"),
+        "RR-I2I-CF over": differences(report, "RR-I2I-CF"),
+    }
+
+
+class Watched(RRCRE):
+    """A re-ranker that is measured on given sessions after each epoch; what it learns is not changed."""
+
+    test: Sessions
+
+    def _run_stage(self, stage: str, objective: Any, options: Any, validate: Any, about: Any) -> Any:
+        def looked() -> float:
+            self.curve.append(self.measure(self.test))
+            return validate()
+
+        self.curve: list[dict[str, float]] = []
+        return super()._run_stage(stage, objective, options, looked, about)
+
+
+def epochs(work: Path) -> dict[str, Any]:
+    found = {}
+    for name, (dataset, generator) in settings_of(work).items():
+        of_generator = generator.fit(dataset.train, progress=show()).measure(dataset.test)
+        found[name] = {"generator": of_generator, "generator is": generator.name}
+        for label, cre in (("RRCRE", True), ("RR", False)):
+            model = Watched(generator, cre=cre, every=10**6)  # one look an epoch
+            model.test = dataset.test
+            model.fit(dataset.train, progress=show(), run=Run(candidates=work / "candidates"))
+            found[name][label] = model.curve
+            print(name, label, model.curve, flush=True)
+    return found
+
+
+def candidates(work: Path) -> dict[str, Any]:
+    found = {}
+    for name, (dataset, generator) in settings_of(work).items():
+        of_generator = evaluate([generator.fit(dataset.train, progress=show())], dataset).models[0]
+        found[name] = {"generator": of_generator.metrics["recall@5"], "generator is": generator.name}
+        for k in K:
+            model = RRCRE(generator, k=k).fit(dataset.train, progress=show())
+            found[name][str(k)] = evaluate([model], dataset).models[0].metrics["recall@5"]
+            print(name, k, found[name][str(k)], flush=True)
+    return found
+
+
+def settings_of(work: Path) -> dict[str, tuple[Dataset, Recommender]]:
+    """The two settings of the paper's figures, on the logs at hand."""
+    return {
+        "carousel of the demo shop": (
+            carousel_data(work, 1.0),
+            ItemKNN.preset("i2i-cf", pairs="anchor"),
+        ),
+        "yoochoose64": (ready("yoochoose64", work), build("vs-knn")),
+    }
+
+
+def held_out(work: Path) -> dict[str, Any]:
+    train = ready("yoochoose64", work).train
+    n = len(train) // 10
+    fitted, later = train[:-n], train[-n:]
+    found: dict[str, Any] = {"sessions": len(fitted), "predicted": later.n_pairs}
+    for generator in (ItemKNN.preset("i2i-cf"), build("vs-knn")):
+        of_generator = found[generator.name] = {"generator": generator.fit(fitted).measure(later)}
+        for way in ("none", "session", "folds") if generator.name == "vs-knn" else ("none", "folds"):
+            model = RRCRE(generator, held_out=way).fit(fitted, progress=show())
+            of_generator[way] = {**model.measure(later), "examples": model.facts["examples"]}
+            print(generator.name, way, of_generator[way], flush=True)
+    return found
+
+
+def plot(content: dict[str, Any]) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    pictures = ROOT / "docs" / "pictures"
+    if "epochs" in content:
+        figure, axes = pyplot.subplots(2, len(content["epochs"]), figsize=(9, 6), squeeze=False)
+        for column, (name, curves) in enumerate(content["epochs"].items()):
+            for row, (metric, title) in enumerate((("recall@20", "recall@20"), ("mrr@20", "MRR@20"))):
+                axis = axes[row][column]
+                for label in ("RRCRE", "RR"):
+                    values = [one[metric] for one in curves[label]]
+                    axis.plot(range(1, len(values) + 1), values, marker="o", label=label)
+                axis.axhline(curves["generator"][metric], color="grey", label=curves["generator is"])
+                axis.set(xlabel="epoch", ylabel=title, title=name if row == 0 else "")
+                axis.legend()
+        figure.tight_layout()
+        figure.savefig(pictures / "rerank-epochs.png", dpi=100)
+    if "candidates" in content:
+        figure, axes = pyplot.subplots(1, len(content["candidates"]), figsize=(9, 3.4), squeeze=False)
+        for axis, (name, by_k) in zip(axes[0], content["candidates"].items(), strict=True):
+            axis.plot(K, [by_k[str(k)] for k in K], marker="o", label="RRCRE")
+            axis.axhline(by_k["generator"], color="grey", label=by_k["generator is"])
+            axis.set(xlabel="candidates k", ylabel="recall@5", title=name)
+            axis.legend()
+        figure.tight_layout()
+        figure.savefig(pictures / "rerank-candidates.png", dpi=100)
+
+
+PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "carousel": carousel, "epochs": epochs, "candidates": candidates, "held-out": held_out,
+}  # fmt: skip
+
+
+def main() -> None:
+    file = RESULTS / "rerank_study.json"
+    with tempfile.TemporaryDirectory() as work:
+        for part in sys.argv[1:]:
+            content = json.loads(file.read_text("utf-8"))["parts"] if file.exists() else {}
+            if part == "plot":
+                plot(content)
+            elif part not in content:
+                made = PARTS[part](Path(work))
+                content = json.loads(file.read_text("utf-8"))["parts"] if file.exists() else {}
+                write("rerank_study", {"parts": {**content, part: made}})
+
+
+if __name__ == "__main__":
+    main()
