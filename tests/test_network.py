@@ -112,6 +112,19 @@ def test_padding_and_later_clicks_never_reach_a_prefix(encoder: torch.nn.Module)
         assert torch.allclose(found[:, :3], encoder(clicks, mask)[:, :3], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "encoder",
+    [*(NarmEncoder(4, 3, kind).eval() for kind in ("global", "local", "hybrid")), StampEncoder(4)],
+    ids=["global", "local", "hybrid", "stamp"],
+)
+def test_the_last_place_alone_is_what_all_places_give_there(encoder: torch.nn.Module) -> None:
+    clicks, last = torch.randn(4, 6, 4), torch.tensor([0, 5, 2, 3])
+    mask = torch.arange(6) <= last[:, None]
+    with torch.no_grad():
+        expected = encoder(clicks, mask)[torch.arange(4), last]
+        assert torch.allclose(encoder.at(clicks, mask, last), expected, atol=1e-6)
+
+
 @given(
     lists=st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=12), min_size=1, max_size=15),
     longest=st.integers(1, 6),

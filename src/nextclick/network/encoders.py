@@ -50,6 +50,19 @@ class NarmEncoder(nn.Module):
             return dropped(local, self.dropout_session, self.training)
         return dropped(torch.cat([states, local], dim=2), self.dropout_session, self.training)
 
+    def at(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
+        """What ``forward`` gives at the places last [B] alone, [B, S], without the weights of the others."""
+        states, _ = self.gru(dropped(clicks, self.dropout_items, self.training))
+        state = states[torch.arange(len(last), device=last.device), last]  # [B, H]
+        if self.kind == "global":
+            return dropped(state, self.dropout_session, self.training)
+        inner = torch.sigmoid(self.query(state)[:, None] + self.key(states))
+        weights = self.energy(inner) * mask[..., None]  # [B, T, 1]; nothing is seen right of the last click
+        local = (weights * states).sum(1)
+        if self.kind == "local":
+            return dropped(local, self.dropout_session, self.training)
+        return dropped(torch.cat([state, local], dim=1), self.dropout_session, self.training)
+
     def weigh(self, clicks: Tensor, mask: Tensor) -> Tensor | None:
         """``attention`` from the clicks themselves, to look at; None for global, which has none."""
         if self.kind == "global":

@@ -217,8 +217,8 @@ class NeuralRecommender(TrainedRecommender):
         device = self.network.items.weight.device
         with torch.inference_mode():
             clicks, mask, last = prefixes(queries[rows], self.last_clicks)
-            vectors = self.network.sessions(clicks.to(device), mask.to(device))
-            answers = self.network.scores(vectors[torch.arange(len(rows)), last]).cpu().numpy()
+            vectors = self.network.whole(clicks.to(device), mask.to(device), last.to(device))
+            answers = self.network.scores(vectors).cpu().numpy()
         if len(rows) == len(queries):
             found: NDArray[np.float32] = answers
             return found

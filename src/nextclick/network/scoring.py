@@ -40,10 +40,21 @@ class Network(nn.Module):
 
     def sessions(self, clicks: Tensor, mask: Tensor) -> Tensor:
         """Vectors of every prefix, [B, T, D], from clicks [B, T] and mask [B, T]."""
-        vectors: Tensor = self.decoder(self.encoder(self.inputs(clicks), mask))
+        return self._decoded(self.encoder(self.inputs(clicks), mask))
+
+    def whole(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
+        """Vectors of the whole prefixes alone, [B, D], whose last clicks stand at last [B]; for answering."""
+        inputs = self.inputs(clicks)
+        if hasattr(self.encoder, "at"):
+            return self._decoded(self.encoder.at(inputs, mask, last))
+        row = torch.arange(len(last), device=last.device)
+        return self._decoded(self.encoder(inputs, mask)[row, last])
+
+    def _decoded(self, vectors: Tensor) -> Tensor:
+        decoded: Tensor = self.decoder(vectors)
         if self.temperature > 0:
-            vectors = nn.functional.normalize(vectors, dim=-1) / self.temperature
-        return vectors
+            decoded = nn.functional.normalize(decoded, dim=-1) / self.temperature
+        return decoded
 
     def inputs(self, clicks: Tensor) -> Tensor:
         """Vectors of clicks as the encoder reads them, [.., D]."""
