@@ -59,7 +59,7 @@ def carousel_data(work: Path, strength: float) -> Dataset:
 
 def table(dataset: Dataset, work: Path) -> dict[str, Any]:
     run = Run(candidates=work / "candidates")
-    i2i = build("item-knn", {"preset": "i2i-cf", "pairs": "anchor"})
+    i2i = ItemKNN.preset("i2i-cf", asymmetry=0.5)  # the order in which the shop shows its carousels
     models: dict[str, Recommender] = {"I2I-CF": i2i, "STAMP": build("stamp"), "NARM": build("narm")}
     models |= {"RR-I2I-CF": RRCRE(i2i, cre=False), "RRCRE-I2I-CF": RRCRE(i2i)}
     for name, model in models.items():
@@ -131,7 +131,7 @@ def settings_of(work: Path) -> dict[str, tuple[Dataset, Recommender]]:
     return {
         "carousel of the demo shop": (
             carousel_data(work, 1.0),
-            ItemKNN.preset("i2i-cf", pairs="anchor"),
+            ItemKNN.preset("i2i-cf", asymmetry=0.5),
         ),
         "yoochoose64": (ready("yoochoose64", work), build("vs-knn")),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+import nextclick
 from nextclick import MODELS
 from nextclick.cli import COMMANDS, main
 
@@ -376,9 +378,27 @@ def test_demo_makes_everything(tmp_path: Path) -> None:
     assert "oracle" in shown
     report = json.loads((made / "report.json").read_text("utf-8"))
     figures = {model["name"]: model["recall@20"] for model in report["models"]}
-    assert set(figures) == {"pop", "markov", "item-knn", "vs-knn"}
+    assert set(figures) == {"pop", "markov", "item-knn", "vs-knn", "narm", "rrcre"}
+    over = nextclick.load(made / "models" / "rrcre")
+    assert [one.name for one in over.generators] == ["vs-knn", "narm"]  # type: ignore[attr-defined]
+    page = (made / "report.html").read_text("utf-8")
+    assert "Two stages and their generators" in page
+    assert "recall@20 over vs-knn" in page
     assert figures["vs-knn"] > figures["pop"] + 0.2
     assert "exists already" in refused_demo(tmp_path / "demo", *small)
+
+
+def test_the_demo_does_without_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("PIL")
+    known = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else known(name))
+    said = run("demo", "--out", tmp_path / "demo", "--set", "sessions=1000", "--set", "products=300")
+    assert said.exit_code == 0
+    assert "nextclick[neural]" in said.stderr
+    report = json.loads((tmp_path / "demo" / "report.json").read_text("utf-8"))
+    assert {model["name"] for model in report["models"]} == {"pop", "markov", "item-knn", "vs-knn"}
+    assert "Two stages" not in (tmp_path / "demo" / "report.html").read_text("utf-8")
 
 
 def refused_demo(out: Path, *arguments: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,18 +12,28 @@ from typing import Any
 from nextclick.dataset import Dataset
 from nextclick.evaluation import evaluate
 from nextclick.files import new_directory, write_json
-from nextclick.models import build
+from nextclick.models import build, takes_generators
 from nextclick.prepare import prepare
+from nextclick.recommender import Recommender
 from nextclick.results import Report
 from nextclick.shop import ShopConfig, simulate
 
+Settings = Mapping[str, Any]
+
 # A product page does not recommend its own product, and this shop's visitors never click it twice in a row.
-MODELS: Mapping[str, Mapping[str, Any]] = {
+MODELS: Mapping[str, Settings] = {
     "pop": {},
     "markov": {},
     "item-knn": {},
     "vs-knn": {"remind": "earlier"},
 }
+GENERATORS = ("vs-knn", "narm")  # of the models in two stages
+# Small enough for a minute; with ``full`` as they are by default.
+NETWORKS: Mapping[str, Settings] = {
+    "narm": {"dim": 50, "hidden": 50, "epochs": 3, "learning_rate": 0.005},
+    "rrcre": {"dim": 50, "epochs": 2, "k": 50, "scored": True},
+}
+FULL: Mapping[str, Settings] = {"narm": {}, "blend": {}, "rrcre": {"scored": True}}
 HOLDOUT = "3d"  # the newcomers of the last three days meet models that have never seen them
 
 
@@ -40,20 +51,24 @@ def run(
     out: Path,
     config: ShopConfig | None = None,
     *,
+    full: bool = False,
     overwrite: bool = False,
     say: Callable[[str], None] = print,
 ) -> Demo:
-    """Simulate a shop, prepare its log, fit four recommenders, compare them, write the report.
+    """Simulate a shop, prepare its log, fit recommenders, compare them, write the report.
 
     Everything lands in ``out``: shop/ (clicks, items, thumbnails, truth), data/ (prepared sessions),
-    models/NAME, report.html, report.json; all of it or nothing.  say: told what is being done.
+    models/NAME, report.html, report.json; all of it or nothing.  Where PyTorch is not installed the networks,
+    and what re-ranks, are left out, and it is said.
+    full: train the networks as long as they are trained by default;  say: told what is being done.
     Raises DataError when ``out`` exists and is not to be overwritten, and MissingExtraError where the
     packages that draw the report are not installed.
     """
-    from nextclick.report import require_charts, write_html
+    from nextclick.report import require_charts, two_stages, write_html
 
     require_charts()
     config = config or ShopConfig()
+    chosen = {**MODELS, **((FULL if full else NETWORKS) if importlib.util.find_spec("torch") else {})}
     seconds: dict[str, float] = {}
     with new_directory(out, overwrite=overwrite) as aside:
         step = _Step(say, seconds)
@@ -72,17 +87,29 @@ def run(
         say(
             f"  {len(dataset.train):,} sessions to fit on, {len(dataset.test):,} to test on (the last 3 days)"
         )
-        with step(f"fitting {', '.join(MODELS)}"):
-            models = {name: build(name, chosen).fit(dataset.full) for name, chosen in MODELS.items()}
+        models: dict[str, Recommender] = {}
+        for part in (MODELS, {name: chosen[name] for name in chosen if name not in MODELS}):
+            if part:
+                with step(f"fitting {', '.join(part)}"):
+                    models |= {name: _fitted(name, chosen[name], models, dataset) for name in part}
+            else:
+                say("  without PyTorch no network: pip install 'nextclick[neural]' adds narm and rrcre")
+        with step("evaluating them"):
             for name, model in models.items():
                 model.save(aside / "models" / name)
-        with step("evaluating them"):
-            paths = {name: str(out / "models" / name) for name in MODELS}
+            paths = {name: str(out / "models" / name) for name in models}
             report = evaluate(models, dataset.test, dataset="demo shop", paths=paths)
         with step("writing the report"):
             write_json(aside / "report.json", report.to_json())
-            write_html(report, aside / "report.html", dataset)
+            over = [name for name in models if takes_generators(name)]
+            extra = [("Two stages", two_stages(report, over, GENERATORS))] if over else []
+            write_html(report, aside / "report.html", dataset, extra=extra)
     return Demo(out, dataset, report, seconds)
+
+
+def _fitted(name: str, values: Settings, others: Mapping[str, Recommender], dataset: Dataset) -> Recommender:
+    generators = [others[one] for one in GENERATORS] if takes_generators(name) else []
+    return build(name, values, generators=generators).fit(dataset.full)
 
 
 class _Step:

@@ -27,17 +27,20 @@ from nextclick.errors import ConfigError
     metavar="NAME=VALUE",
     help="Change the shop, for example sequence=0 or seed=2; repeat for more.",
 )
+@click.option("--full", is_flag=True, help="Train the networks for longer, a few minutes in all.")
 @click.option("--overwrite", is_flag=True, help="Replace the folder if it exists.")
-def demo(out: Path, assignments: tuple[str, ...], overwrite: bool) -> None:
-    """Make a small shop with its visitors, compare four recommenders on it, write a report. Needs no data.
+def demo(out: Path, assignments: tuple[str, ...], full: bool, overwrite: bool) -> None:
+    """Make a small shop with its visitors, compare recommenders on it, write a report. Needs no data.
 
     The shop is simulated: about 2,000 products and 60,000 sessions over 30 days, the same ones each time
     for the same seed. What signal is in it is documented; an oracle that knows the visitors' intents tells
-    what the best possible recommender would score.
+    what the best possible recommender would score. With PyTorch a network, narm, is among them, and rrcre,
+    which puts the candidates of vs-knn and narm into a better order.
 
     \b
     Example:
       nextclick demo
+      nextclick demo --full
       nextclick demo --out other-shop --set seed=2
     """
     from nextclick import demo as whole
@@ -45,7 +48,9 @@ def demo(out: Path, assignments: tuple[str, ...], overwrite: bool) -> None:
     from nextclick.shop import ShopConfig
 
     config = ShopConfig.of(_numbers(assignments))
-    made = whole.run(out, config, overwrite=overwrite, say=lambda text: messages.print(text, markup=False))
+    made = whole.run(
+        out, config, full=full, overwrite=overwrite, say=lambda text: messages.print(text, markup=False)
+    )
     console = Console(highlight=False)
     print_report(made.report, console)
     oracle = json.loads((out / "shop" / "shop.json").read_text("utf-8"))["oracle"]

@@ -45,8 +45,8 @@ class Network(nn.Module):
     def whole(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
         """Vectors of the whole prefixes alone, [B, D], whose last clicks stand at last [B]; for answering."""
         inputs = self.inputs(clicks)
-        if hasattr(self.encoder, "at"):
-            return self._decoded(self.encoder.at(inputs, mask, last))
+        if (at := getattr(self.encoder, "at", None)) is not None:
+            return self._decoded(at(inputs, mask, last))
         row = torch.arange(len(last), device=last.device)
         return self._decoded(self.encoder(inputs, mask)[row, last])
 
