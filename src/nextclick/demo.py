@@ -91,7 +91,8 @@ def run(
         for part in (MODELS, {name: chosen[name] for name in chosen if name not in MODELS}):
             if part:
                 with step(f"fitting {', '.join(part)}"):
-                    models |= {name: _fitted(name, chosen[name], models, dataset) for name in part}
+                    for name, values in part.items():
+                        models[name] = _fitted(name, values, models, dataset)
             else:
                 say("  without PyTorch no network: pip install 'nextclick[neural]' adds narm and rrcre")
         with step("evaluating them"):
