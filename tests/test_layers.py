@@ -19,7 +19,7 @@ LAYERS = [
     ["recommender"],
     ["voting"],
     ["neighbours", "factors", "network", "prepare", "shop"],
-    ["baselines"],
+    ["baselines", "metric"],
     ["models"],
     ["artifact", "evaluation", "report", "tuning"],
     ["batch", "explain", "demo", "experiment"],

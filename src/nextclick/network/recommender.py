@@ -19,7 +19,7 @@ from nextclick.sessions import Queries, Sessions
 from nextclick.settings import about
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from nextclick.network.scoring import Network
     from nextclick.network.training import Epoch, Objective, Options
@@ -181,6 +181,12 @@ class NeuralRecommender(TrainedRecommender):
             self.network = self._started()
             self._stage("refit", sessions, sessions[:0], workers, epochs=best.epoch)
 
+    def _options(self, epochs: int, rate: float) -> Options:
+        """Return how long to train and at which rates."""
+        from nextclick.network.training import Options
+
+        return Options(epochs, rate, self.decay, self.patience, self.seed)
+
     # -- shared
 
     def _learn(self, sessions: Sessions, workers: Workers) -> None:
@@ -194,12 +200,7 @@ class NeuralRecommender(TrainedRecommender):
         epochs: int | None = None, rate: float | None = None,
     ) -> Epoch:  # fmt: skip
         """Train the network on sessions, leave it with its best weights and return the best epoch."""
-        from nextclick.network.training import Options
-
-        options = Options(
-            epochs or self.epochs, self.learning_rate if rate is None else rate, self.decay, self.patience,
-            self.seed,
-        )  # fmt: skip
+        options = self._options(epochs or self.epochs, self.learning_rate if rate is None else rate)
         objective = self._objective(self.network, sessions, workers)
         validate = (lambda: self.measure(kept)[f"{self.metric}@20"]) if kept.n_pairs else None
         what = {key: self.facts.get(key) for key in ("sessions", "clicks", "items", "data")}
@@ -208,23 +209,29 @@ class NeuralRecommender(TrainedRecommender):
 
     def _scores(self, queries: Queries) -> NDArray[np.float32]:
         torch = _torch()
-        from nextclick.network.batches import prefixes
-
         empty = queries.ends == queries.starts
         rows = np.flatnonzero(~empty)
         if len(rows) == 0:
             return np.repeat(self.support[None].astype(np.float32), len(queries), 0)
-        device = self.network.items.weight.device
         with torch.inference_mode():
-            clicks, mask, last = prefixes(queries[rows], self.last_clicks)
-            vectors = self.network.sessions(clicks.to(device), mask.to(device))
-            answers = self.network.scores(vectors[torch.arange(len(rows)), last]).cpu().numpy()
+            answers = self.network.scores(self._session_vectors(queries[rows])).cpu().numpy()
         if len(rows) == len(queries):
             found: NDArray[np.float32] = answers
             return found
         scores = np.empty((len(queries), self.n_items), np.float32)
         scores[empty], scores[rows] = self.support, answers
         return scores
+
+    def _session_vectors(self, queries: Queries) -> Tensor:
+        """Return the vectors of prefixes that are not empty, [n, D]; without gradients, on the device."""
+        import torch
+
+        from nextclick.network.batches import prefixes
+
+        device = self.network.items.weight.device
+        clicks, mask, last = prefixes(queries, self.last_clicks)
+        vectors: Tensor = self.network.sessions(clicks.to(device), mask.to(device))
+        return vectors[torch.arange(len(queries), device=device), last.to(device)]
 
 
 @dataclass(kw_only=True, eq=False)
