@@ -149,6 +149,7 @@ OTHER_SETTINGS: dict[str, dict[str, Any]] = {
         "positives": 3,
         "top_up": True,
         "window": 4,
+        "precision": "bfloat16",
         "negatives": "own",
         "n_negatives": 3,
         "alpha": 0.5,

@@ -61,14 +61,17 @@ def ncas(positive: Tensor, weight: Tensor, negative: Tensor, there: Tensor, epsi
     where all distances are alike; the true distribution, smoothed, is meant.
     """
     chosen = weight > 0
-    counted = torch.cat([chosen, there], dim=1)  # [R, P + M]
-    far = torch.cat([positive, negative], dim=1).masked_fill(~counted, torch.inf)
-    predicted = torch.log_softmax(-far, dim=1)
-    shares = torch.cat([weight / weight.sum(1, keepdim=True), torch.zeros_like(negative)], dim=1)
-    evenly = counted.to(far.dtype) / counted.sum(1, keepdim=True)
-    truth = (1 - epsilon) * shares + epsilon * evenly
-    told = torch.where(counted, predicted, 0.0)
-    return (torch.special.xlogy(truth, truth) - truth * told).sum(1)
+    n = (chosen.sum(1) + there.sum(1)).to(positive.dtype)  # |Z|, [R]
+    far = torch.cat([positive.masked_fill(~chosen, torch.inf), negative.masked_fill(~there, torch.inf)], 1)
+    shares = (1 - epsilon) * weight / weight.sum(1, keepdim=True)  # [R, P]
+    each = epsilon / n
+    told = torch.logsumexp(-far, 1) + (shares * positive).sum(1)
+    if epsilon > 0:
+        told = told + each * ((positive * chosen).sum(1) + (negative * there).sum(1))
+    # The negatives all have the same truth, so that its entropy needs no pass over them.
+    of_positives = (shares + each[:, None]) * chosen
+    known = torch.special.xlogy(of_positives, of_positives).sum(1)
+    return told + known + torch.special.xlogy(each, each) * there.sum(1)
 
 
 def swapped(negative: Tensor, apart: Tensor) -> Tensor:

@@ -55,6 +55,7 @@ class MetricObjective(Objective):
     """A metric loss over the prefixes of a sampler, by Adam; the mean over the prefixes of a batch.
 
     An item that is a positive of a prefix is no negative of it, and counts once among its positives.
+    low: type of the large products with all items.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class MetricObjective(Objective):
         choices: Choices,
         negatives: NegativeSampler,
         workers: Workers = Workers(),  # noqa: B008 - frozen
+        low: torch.dtype = torch.float32,
     ) -> None:
         self.network: MetricNetwork = network
+        self.low = low
         self.sampler, self.size, self.choices, self.negatives = sampler, size, choices, negatives
         self.workers, self.n_pairs = workers, sampler.n
         self._weights = losses.position_weights(sampler.most)
@@ -121,7 +124,7 @@ class MetricObjective(Objective):
         wanted = (shares[..., None] * table[positives.clamp(min=0)]).sum(1)  # [R, D]
         truth = (1 - choices.epsilon) * wanted + choices.epsilon * smoothed
         # full_softmax takes the score of one target off; the truth's mean score is to be taken off instead.
-        return full_softmax(anchors, table, first) + (anchors * (table[first] - truth)).sum(1).mean()
+        return full_softmax(anchors, table, first, low=self.low) + (anchors * (table[first] - truth)).sum(1).mean()
 
     def _sampled(
         self, anchors: Tensor, positives: Tensor, of: slice, weight: Tensor, drawn: Tensor | None
@@ -132,8 +135,10 @@ class MetricObjective(Objective):
         if drawn is None:
             drawn = torch.unique(positives[positives >= 0])  # [M]
         there = ~(drawn[..., None, :] == own[..., None]).any(1)  # [R, M]
-        nearby = network.vectors(own.clamp(min=0))  # [R, P, D]
-        others = network.vectors(drawn)  # [M, D] or [R, M, D]
+        codes = torch.cat([own.clamp(min=0).flatten(), drawn.flatten()])
+        both = network.vectors(codes)  # in one: every lookup has a gradient of the size of the table
+        nearby = both[: own.numel()].view(*own.shape, -1)  # [R, P, D]
+        others = both[own.numel() :].view(*drawn.shape, -1)  # [M, D] or [R, M, D]
         close = network.distances(anchors, nearby)
         far = network.distances(anchors, others)
         if choices.negatives == "hard":

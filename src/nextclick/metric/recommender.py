@@ -113,6 +113,10 @@ class SML(NeuralRecommender):
             "other prefixes, or the nearest n_negatives of those"
         ),
     )
+    precision: Literal["float32", "bfloat16"] = field(
+        default="float32",
+        metadata=about("of the products with all items; bfloat16 needs a processor made for it"),
+    )
     n_negatives: int = field(
         default=2048,
         metadata=about("negative samples, where negatives is shared, own or hard", low=1),
@@ -176,6 +180,8 @@ class SML(NeuralRecommender):
         return replace(super()._options(epochs, rate), gain=self.gain)
 
     def _objective(self, network: Any, sessions: Sessions, workers: Workers) -> Objective:
+        import torch
+
         from nextclick.metric.objective import Choices, MetricObjective
         from nextclick.network.sampling import NegativeSampler
 
@@ -183,8 +189,10 @@ class SML(NeuralRecommender):
             self.loss, self.margin, self.epsilon, self.swap, self.position_weights, self.temperature,
             self.negatives, self.n_negatives,
         )  # fmt: skip
-        drawn = NegativeSampler(sessions.support(), self.alpha)
-        return MetricObjective(network, self._sampler(sessions), self.batch_size, choices, drawn, workers)
+        return MetricObjective(
+            network, self._sampler(sessions), self.batch_size, choices,
+            NegativeSampler(sessions.support(), self.alpha), workers, getattr(torch, self.precision),
+        )  # fmt: skip
 
     def _sampler(self, sessions: Sessions) -> Sampler:
         from nextclick.metric import samplers
