@@ -2,6 +2,8 @@
 
 manifest.json        format, versions, model, settings, data fingerprint, metrics, size and hash of:
 arrays.safetensors   what the model learnt, and the item ids
+
+and, where it was asked for, an approximate index: see ``index``.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nextclick import __version__, settings
+from nextclick import __version__, index, settings
 from nextclick.errors import ArtifactError, ConfigError
 from nextclick.files import new_directory, sha256, write_json
+from nextclick.network.recommender import NeuralRecommender
 from nextclick.recommender import Recommender
 from nextclick.sessions import Vocabulary
 
@@ -56,11 +59,12 @@ def save(model: Recommender, path: Path, *, overwrite: bool = False) -> None:
         write_json(aside / "manifest.json", manifest)
 
 
-def load(path: str | Path) -> Recommender:
+def load(path: str | Path, *, with_index: bool = True) -> Recommender:
     """Open a saved model. Nothing in it can run code.
 
+    with_index: answer from the approximate index where one lies beside the model.
     Raises ArtifactError when the directory is none of ours, is damaged (size or hash differ), is of a
-    newer format, or names a model or setting that this version does not have.
+    newer format, or names a model or setting that this version does not have; or its index does not fit it.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -91,9 +95,17 @@ def load(path: str | Path) -> Recommender:
         )
     model.facts = manifest["facts"]
     try:
-        return model.restore(state, vocabulary)
+        model.restore(state, vocabulary)
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
+    if with_index and isinstance(model, NeuralRecommender):
+        model.index = index.attached(path, manifest["files"][_ARRAYS]["sha256"], len(vocabulary))
+    return model
+
+
+def arrays_sha256(path: Path) -> str:
+    """Return the SHA-256 of a saved model's arrays, which tells it from every other."""
+    return str(read_manifest(path)["files"][_ARRAYS]["sha256"])
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -124,7 +124,10 @@ class MetricObjective(Objective):
         wanted = (shares[..., None] * table[positives.clamp(min=0)]).sum(1)  # [R, D]
         truth = (1 - choices.epsilon) * wanted + choices.epsilon * smoothed
         # full_softmax takes the score of one target off; the truth's mean score is to be taken off instead.
-        return full_softmax(anchors, table, first, low=self.low) + (anchors * (table[first] - truth)).sum(1).mean()
+        return (
+            full_softmax(anchors, table, first, low=self.low)
+            + (anchors * (table[first] - truth)).sum(1).mean()
+        )
 
     def _sampled(
         self, anchors: Tensor, positives: Tensor, of: slice, weight: Tensor, drawn: Tensor | None

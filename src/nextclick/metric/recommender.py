@@ -12,6 +12,7 @@ from nextclick.sessions import Sessions
 from nextclick.settings import about
 
 if TYPE_CHECKING:
+    from nextclick.index import Likeness
     from nextclick.metric.network import MetricNetwork
     from nextclick.metric.samplers import Sampler
     from nextclick.network.training import Objective, Options
@@ -175,6 +176,10 @@ class SML(NeuralRecommender):
             distance=self.distance, normalised=self.normalise,
             dropout_items=self.dropout_items, dropout_session=self.dropout_session,
         )  # fmt: skip
+
+    @property
+    def _likeness(self) -> Likeness:
+        return "product" if self.distance == "cosine" else "euclidean"
 
     def _options(self, epochs: int, rate: float) -> Options:
         return replace(super()._options(epochs, rate), gain=self.gain)
