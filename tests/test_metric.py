@@ -520,7 +520,7 @@ def test_without_a_gain_the_rate_falls_after_every_epoch() -> None:
     ("values", "remedy"),
     [
         ({"normalise": False}, "distance=euclidean"),
-        ({"loss": "triplet"}, "negatives=shared"),
+        ({"loss": "triplet", "negatives": "all"}, "negatives=shared"),
         ({"swap": True}, "not with loss=ncas"),
         ({"top_up": True}, "sampler=split"),
         ({"encoder": "transformer"}, "max-pool"),
