@@ -93,6 +93,9 @@ def filled(readme: str) -> str:
     rows = []
     for file in [RESULTS / "accuracy.json", *sorted(RESULTS.glob("neural_*.json"))]:
         rows += json.loads(file.read_text("utf-8"))["rows"]
+    for file in sorted(RESULTS.glob("metric_*.json")):
+        found = json.loads(file.read_text("utf-8"))["rows"]
+        rows += [row for row in found if row["settings"] == "defaults" and row["label"] == "RNN-NCAS"]
     for file in sorted(RESULTS.glob("papers_*.json")):
         rows += of_experiment(json.loads(file.read_text("utf-8")))
     content = table(rows)

@@ -47,6 +47,8 @@ MORE = {
     "run": "[experiments](experiments.md).",
     "recommend": "[tutorial](tutorial.md#recommend).",
     "explain": "[explain](explain.md).",
+    "neighbours": "[items near to each other](nearest.md).",
+    "index": "[items near to each other](nearest.md#an-index-for-large-catalogues).",
 }
 """Where each command is explained at length."""
 

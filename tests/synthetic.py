@@ -77,6 +77,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "fpmc": {"epochs": 1, "dim": 4},
     "stamp": {"epochs": 1, "dim": 4, "batch_size": 64},
     "narm": {"epochs": 1, "dim": 4, "hidden": 3, "batch_size": 64},
+    "sml": {"epochs": 1, "dim": 4, "hidden": 3, "batch_size": 64},
     "gru4rec": {"epochs": 1, "hidden": 4, "batch_size": 16, "n_samples": 8},
     "gru4rec-plus": {"epochs": 1, "dim": 4, "hidden": 3, "batch_size": 64},
     "rrcre": {"epochs": 1, "dim": 4, "batch_size": 64},

@@ -29,6 +29,7 @@ REACHED = {
     "narm": 0.75,  # reads the order; needs more clicks than there are here to know every step for sure
     "stamp": 0.75,  # the last click alone tells the next one
     "gru4rec": 0.8,  # reads the order, and fifty items are soon all sampled (0.91)
+    "sml": 0.75,  # reads the order
     "gru4rec-plus": 0.75,  # reads the order (0.91)
     "fpmc": 0.8,  # a first-order chain in factors: as markov (0.91)
     "bpr-mf": 0.25,  # products have no direction: both items read and the one before stand higher (0.30)
@@ -53,6 +54,10 @@ TRAINED = {
         "dim": 24,
         "hidden": 32,
         "batch_size": 128,
+    },
+    "sml": {
+        **{"epochs": 12, "validation": 0, "learning_rate": 0.01, "decay": 1, "dim": 32, "hidden": 32},
+        **{"batch_size": 128, "dropout_items": 0.0, "dropout_session": 0.0},
     },
     "gru4rec": {
         **{"epochs": 12, "learning_rate": 0.1, "hidden": 32, "batch_size": 32, "n_samples": 32},

@@ -25,6 +25,7 @@ from nextclick.explain import Explanation, explain
 from nextclick.factors.bpr_mf import BPRMF
 from nextclick.factors.fpmc import FPMC
 from nextclick.filters import Filter, ItemTable, Rules
+from nextclick.metric.recommender import SML
 from nextclick.models import MODELS, build
 from nextclick.neighbours.item_knn import ItemKNN
 from nextclick.neighbours.session_knn import SKNN, STAN, VMISKNN, VSKNN
@@ -47,6 +48,7 @@ __all__ = [
     "NARM",
     "RRCRE",
     "SKNN",
+    "SML",
     "STAMP",
     "STAN",
     "VMISKNN",

@@ -3,6 +3,8 @@
 manifest.json        format, versions, model, settings, data fingerprint, metrics, size and hash of:
 arrays.safetensors   what the model learnt, and the item ids
 generators/1, ...    the models that a model made of others builds on, whole directories like this one
+
+and, where it was asked for, an approximate index: see ``index``.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nextclick import __version__, settings
+from nextclick import __version__, index, settings
 from nextclick.errors import ArtifactError, ConfigError
 from nextclick.files import new_directory, sha256, write_json
+from nextclick.network.recommender import NeuralRecommender
 from nextclick.recommender import Recommender
 from nextclick.rerank.composite import generators_of, without_generators
 from nextclick.sessions import Vocabulary
@@ -80,12 +83,14 @@ def fingerprint_of(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps([*about, generators], sort_keys=True).encode()).hexdigest()
 
 
-def load(path: str | Path) -> Recommender:
+def load(path: str | Path, *, with_index: bool = True) -> Recommender:
     """Open a saved model. Nothing in it can run code.
 
+    with_index: answer from the approximate index where one lies beside the model.
     Raises ArtifactError when the directory is none of ours, is damaged (size or hash differ), is of a
     newer format, names a model or setting that this version does not have, or when a model that it builds on
     is missing, damaged, or not the one that it was fitted with.
+    newer format, or names a model or setting that this version does not have; or its index does not fit it.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -119,9 +124,17 @@ def load(path: str | Path) -> Recommender:
         )
     model.facts = manifest["facts"]
     try:
-        return model.restore(state, vocabulary)
+        model.restore(state, vocabulary)
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
+    if with_index and isinstance(model, NeuralRecommender):
+        model.index = index.attached(path, manifest["files"][_ARRAYS]["sha256"], len(vocabulary))
+    return model
+
+
+def arrays_sha256(path: Path) -> str:
+    """Return the SHA-256 of a saved model's arrays, which tells it from every other."""
+    return str(read_manifest(path)["files"][_ARRAYS]["sha256"])
 
 
 def _generator(path: Path, name: str, expected: Mapping[str, Any]) -> Recommender:

@@ -10,6 +10,7 @@ from nextclick.baselines import Markov, Popularity, SessionPopularity
 from nextclick.errors import ConfigError, nearest
 from nextclick.factors.bpr_mf import BPRMF
 from nextclick.factors.fpmc import FPMC
+from nextclick.metric.recommender import SML
 from nextclick.neighbours.item_knn import ItemKNN
 from nextclick.neighbours.session_knn import SKNN, STAN, VMISKNN, VSKNN
 from nextclick.network.gru4rec import GRU4Rec, GRU4RecPlus
@@ -37,6 +38,7 @@ MODELS: dict[str, type[Recommender]] = {
     "narm": NARM,
     "rrcre": RRCRE,
     "blend": Blend,
+    "sml": SML,
 }
 for _model in MODELS.values():
     _model.__doc__ = settings.documented(_model)

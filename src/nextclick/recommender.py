@@ -24,6 +24,7 @@ from nextclick.sessions import UNKNOWN, ItemId, Queries, Sessions, Vocabulary
 
 if TYPE_CHECKING:
     from nextclick.filters import Filter
+    from nextclick.index import ItemSpace
     from nextclick.ranking import Ranks, Targets
     from nextclick.reasons import Reasons
 
@@ -117,6 +118,10 @@ class Recommender(ABC):
         prefix: known item codes, at least one, oldest first;  items: item codes.  ``nextclick.explain`` asks
         for one session at a time, so this may take its time.
         """
+        return None
+
+    def item_space(self) -> ItemSpace | None:
+        """Return the items as points of which near ones are alike, or None: it has none."""
         return None
 
     # -- what users call

@@ -22,6 +22,8 @@ COMMANDS: Mapping[str, str] = {
     "evaluate": "Measure saved recommenders on the test sessions, against each other.",
     "recommend": "Answer sessions with the items likely to be clicked next.",
     "run": "Prepare, fit and evaluate all models of an experiment file, beside published figures.",
+    "neighbours": "List the items nearest to an item, or draw a map of all items.",
+    "index": "Build an approximate index of a saved network, for large catalogues.",
     "explain": "Show why a saved recommender gives its answer to a session.",
 }
 """Each command in the order of a first visit; command X is ``nextclick.cli.X.X``."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextclick.errors import ArtifactError, DataError, TrainingDivergedError
+from nextclick.index import ItemSpace
 from nextclick.reasons import ClickParts
 from nextclick.recommender import Recommender
 from nextclick.sessions import Queries, Sessions
@@ -165,6 +166,11 @@ class FactorRecommender(Recommender):
         else:
             scores[~empty] = sessions @ right.T
         return scores
+
+    def item_space(self) -> ItemSpace:
+        """Return the factors of the items as candidates."""
+        self.n_items  # noqa: B018 - refuses before fit
+        return ItemSpace(self.factors[self._sides[1]], "product")
 
     def reasons(self, prefix: NDArray[np.int32], items: NDArray[np.int32]) -> ClickParts:
         left, right = (self.factors[side].astype(np.float64) for side in self._sides)

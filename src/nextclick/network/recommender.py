@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from nextclick import __version__, machine, settings
 from nextclick.errors import ArtifactError, ConfigError, DataError, MissingExtraError
+from nextclick.index import Attached, ItemSpace, Likeness
 from nextclick.recommender import Recommender
 from nextclick.sessions import Queries, Sessions
 from nextclick.settings import about
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
+    from nextclick.filters import Filter
     from nextclick.network.scoring import Network
     from nextclick.network.training import Epoch, Objective, Options
     from nextclick.network.workers import Workers
@@ -158,6 +160,14 @@ class NeuralRecommender(TrainedRecommender):
         default=19, metadata=about("clicks of the prefix that are read, the last ones", low=1)
     )
 
+    index: Attached | None = field(init=False, repr=False, default=None)
+    """The approximate index that ``top`` searches, where one lies beside the saved model."""
+    _points: NDArray[np.float32] | None = field(init=False, repr=False, default=None)
+
+    @property
+    def _likeness(self) -> Likeness:
+        return "product"
+
     @property
     def watched(self) -> str:  # type: ignore[override]
         return f"{self.metric}@20"
@@ -181,9 +191,16 @@ class NeuralRecommender(TrainedRecommender):
             self.network = self._started()
             self._stage("refit", sessions, sessions[:0], workers, epochs=best.epoch)
 
+    def _options(self, epochs: int, rate: float) -> Options:
+        """Return how long to train and at which rates."""
+        from nextclick.network.training import Options
+
+        return Options(epochs, rate, self.decay, self.patience, self.seed)
+
     # -- shared
 
     def _learn(self, sessions: Sessions, workers: Workers) -> None:
+        self.index = self._points = None
         held_out = int(len(sessions) * self.validation)
         if sessions[: len(sessions) - held_out].n_pairs == 0:
             raise DataError(f"{self.name}: no training session has two clicks, so there is nothing to learn")
@@ -194,12 +211,7 @@ class NeuralRecommender(TrainedRecommender):
         epochs: int | None = None, rate: float | None = None,
     ) -> Epoch:  # fmt: skip
         """Train the network on sessions, leave it with its best weights and return the best epoch."""
-        from nextclick.network.training import Options
-
-        options = Options(
-            epochs or self.epochs, self.learning_rate if rate is None else rate, self.decay, self.patience,
-            self.seed,
-        )  # fmt: skip
+        options = self._options(epochs or self.epochs, self.learning_rate if rate is None else rate)
         objective = self._objective(self.network, sessions, workers)
         validate = (lambda: self.measure(kept)[f"{self.metric}@20"]) if kept.n_pairs else None
         what = {key: self.facts.get(key) for key in ("sessions", "clicks", "items", "data")}
@@ -208,23 +220,93 @@ class NeuralRecommender(TrainedRecommender):
 
     def _scores(self, queries: Queries) -> NDArray[np.float32]:
         torch = _torch()
-        from nextclick.network.batches import prefixes
-
         empty = queries.ends == queries.starts
         rows = np.flatnonzero(~empty)
         if len(rows) == 0:
             return np.repeat(self.support[None].astype(np.float32), len(queries), 0)
-        device = self.network.items.weight.device
         with torch.inference_mode():
-            clicks, mask, last = prefixes(queries[rows], self.last_clicks)
-            vectors = self.network.whole(clicks.to(device), mask.to(device), last.to(device))
-            answers = self.network.scores(vectors).cpu().numpy()
+            answers = self.network.scores(self._session_vectors(queries[rows])).cpu().numpy()
         if len(rows) == len(queries):
             found: NDArray[np.float32] = answers
             return found
         scores = np.empty((len(queries), self.n_items), np.float32)
         scores[empty], scores[rows] = self.support, answers
         return scores
+
+    def item_space(self) -> ItemSpace:
+        """Return the items' vectors on the output side; with a bias it is one more coordinate."""
+        torch = _torch()
+        self.n_items  # noqa: B018 - refuses before fit
+        with torch.inference_mode():
+            table = self.network.table()
+            if getattr(self.network, "bias", None) is not None:
+                table = torch.cat([table, self.network.bias], 1)
+            return ItemSpace(table.cpu().numpy(), self._likeness)
+
+    def session_vectors(self, queries: Queries) -> NDArray[np.float32]:
+        """Return prefixes that hold a known item as points of the item space, [n, D]."""
+        torch = _torch()
+        with torch.inference_mode():
+            vectors = self._session_vectors(queries.known(self.n_items))
+            if getattr(self.network, "bias", None) is not None:
+                vectors = torch.cat([vectors, vectors.new_ones(len(vectors), 1)], 1)
+            found: NDArray[np.float32] = vectors.cpu().numpy()
+            return found
+
+    def top(
+        self, queries: Queries, k: int, *, exclude_seen: bool = False, filter: Filter | None = None
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        if self.index is None or filter is not None:
+            return super().top(queries, k, exclude_seen=exclude_seen, filter=filter)
+        known = self._known(queries, filter)
+        top, scores = self._empty_top(len(known), k)
+        complete = self._near(known, k, exclude_seen, top, scores)
+        rest = np.flatnonzero(~complete)
+        if len(rest):
+            top[rest], scores[rest] = super().top(known[rest], k, exclude_seen=exclude_seen)
+        return top, scores
+
+    def _near(
+        self, queries: Queries, k: int, exclude_seen: bool,
+        top: NDArray[np.int32], scores: NDArray[np.float32],
+    ) -> NDArray[np.bool_]:  # fmt: skip
+        """Fill lists from the index; return which are complete, [n]. Scores are exact, of what it found."""
+        complete = np.zeros(len(queries), np.bool_)
+        lengths = queries.ends - queries.starts
+        wanted = k + int(lengths.max(initial=0)) * exclude_seen
+        rows = np.flatnonzero(lengths)
+        if len(rows) == 0 or wanted > self.n_items // 2:  # nothing to ask with, or as good as all items
+            return complete
+        assert self.index is not None
+        index = self.index.opened()
+        if self._points is None:
+            self._points = self.item_space().vectors
+        vectors = self.session_vectors(queries[rows])
+        for row, vector, found in zip(rows.tolist(), vectors, index.search(vectors, wanted), strict=True):
+            codes = found[found >= 0]
+            if exclude_seen:
+                codes = codes[~np.isin(codes, queries.prefix(row))]
+            if len(codes) < k:
+                continue
+            near = self._points[codes]
+            of_row = near @ vector if self._likeness == "product" else -np.square(near - vector).sum(1)
+            order = np.lexsort((codes, -of_row))[:k]
+            top[row], scores[row], complete[row] = codes[order], of_row[order], True
+        return complete
+
+    def _session_vectors(self, queries: Queries) -> Tensor:
+        """Return the vectors of prefixes that are not empty, [n, D]; without gradients, on the device."""
+
+        from nextclick.network.batches import prefixes
+
+        device = self.network.items.weight.device
+        clicks, mask, last = prefixes(queries, self.last_clicks)
+        vectors: Tensor = self.network.whole(clicks.to(device), mask.to(device), last.to(device))
+        return vectors
+
+    def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        super()._restore(state)
+        self.index = self._points = None
 
 
 @dataclass(kw_only=True, eq=False)

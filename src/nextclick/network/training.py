@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ class Options:
 
     epochs: at most;  rate: learning rate, times ``decay`` after each epoch;  patience: epochs without a
     better figure before stopping;  seed: of order, dropout and samples.
+    gain: where above 0, the rate falls only after an epoch that has not raised the best figure by this share
+    (never without figures), and training stops where it would fall more than ``patience`` times.
     """
 
     epochs: int
@@ -29,6 +32,27 @@ class Options:
     decay: float
     patience: int
     seed: int
+    gain: float = 0.0
+
+    def rate_after(self, history: list[Epoch]) -> float | None:
+        """Return the learning rate of the epoch after these, or None where training is to stop."""
+        if len(history) >= self.epochs:
+            return None
+        falls = len(history)
+        if self.gain > 0:
+            falls = self._without_gain(history)
+            return None if falls > self.patience else self.rate * self.decay**falls
+        if history and len(history) - best_of(history).epoch >= self.patience:
+            return None
+        return self.rate * self.decay**falls
+
+    def _without_gain(self, history: list[Epoch]) -> int:
+        """Count the epochs whose figure is not above the best one before it by the share ``gain``."""
+        best, falls = -math.inf, 0
+        for figure in (epoch.figure for epoch in history if epoch.figure is not None):
+            falls += best > -math.inf and figure < best * (1 + self.gain)
+            best = max(best, figure)
+        return falls
 
 
 @dataclass(frozen=True)
@@ -91,10 +115,8 @@ def train(
     if checkpoints is not None:
         history = [Epoch(**epoch) for epoch in checkpoints.restore(state)]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for epoch in range(len(history) + 1, options.epochs + 1):
-            if history and epoch - 1 - best_of(history).epoch >= options.patience:
-                break
-            rate = options.rate * options.decay ** (epoch - 1)
+        while (rate := options.rate_after(history)) is not None:
+            epoch = len(history) + 1
             for group in optimizer.param_groups:
                 group["lr"] = rate
             torch.manual_seed((options.seed * 1_000_003 + epoch) * workers.size + workers.rank)
