@@ -56,6 +56,15 @@ def cleaned(
     return items, scores
 
 
+def clicked(queries: Queries, k: int) -> Lists:
+    """Return the items of each prefix itself as a list, the latest click first, [n, k]."""
+    from nextclick.rerank import kernels
+
+    items, scores = np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.float32)
+    kernels.clicked(queries.items, queries.starts, queries.ends, items, scores)
+    return items, scores
+
+
 def best_of_row(scores: NDArray[np.float32], k: int) -> Lists:
     """Return the k best items of rows of scores, [n, n_items], -1 behind the last."""
     from nextclick import ranking
@@ -72,7 +81,7 @@ class Wanted:
 
     k: candidates in each;  held_out: "none": the generator as it is, which has seen the session that it
     answers;  "session": it leaves that session out (session neighbours; the others as they are);  "folds":
-    the sessions are cut into ``folds`` parts by time, and each part is answered by a copy fitted on the
+    the sessions are cut into ``folds`` parts at random, and each part is answered by a copy fitted on the
     others;  "auto": "session" for those that can, else "none".
     """
 
@@ -197,11 +206,11 @@ def _parts(
     """Yield the training prefixes (rows) in parts, with what answers each."""
     way = wanted.way(generator)
     if way == "folds":
-        edges = np.linspace(0, len(sessions), wanted.folds + 1).astype(np.int64)
+        part = np.random.default_rng(wanted.folds).permutation(len(sessions)) % wanted.folds
         for fold in range(wanted.folds):
-            others = without(sessions, int(edges[fold]), int(edges[fold + 1]))
+            others = without(sessions, part == fold)
             copy = _refitted(generator, others, f"without part {fold + 1} of {wanted.folds}", tell, run)
-            rows = np.flatnonzero((session >= edges[fold]) & (session < edges[fold + 1]))
+            rows = np.flatnonzero(part[session] == fold)
             yield rows, lambda queries, own, k, copy=copy: copy.top(queries, k)  # type: ignore[misc]
         return
     rows = np.arange(len(session))
@@ -223,16 +232,15 @@ def _refitted(generator: Recommender, sessions: Sessions, what: str, tell: Tell,
     return copy.fit(sessions, progress=told, run=Run(device=run.device))
 
 
-def without(sessions: Sessions, first: int, last: int) -> Sessions:
-    """Return the sessions but those from first to last, over the same items."""
-    a, b = int(sessions.offsets[first]), int(sessions.offsets[last])
-    lengths = np.delete(sessions.lengths, np.arange(first, last))
+def without(sessions: Sessions, gone: NDArray[np.bool_]) -> Sessions:
+    """Return the sessions that are not gone, bool [n_sessions], over the same items."""
+    stay = ~gone[sessions.session_of]
     return replace(
         sessions,
-        items=np.delete(sessions.items, np.s_[a:b]),
-        times=np.delete(sessions.times, np.s_[a:b]),
-        offsets=np.r_[0, np.cumsum(lengths)].astype(np.int64),
-        events=None if sessions.events is None else np.delete(sessions.events, np.s_[a:b]),
+        items=sessions.items[stay],
+        times=sessions.times[stay],
+        offsets=np.r_[0, np.cumsum(sessions.lengths[~gone])].astype(np.int64),
+        events=None if sessions.events is None else sessions.events[stay],
     )
 
 

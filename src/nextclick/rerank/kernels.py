@@ -48,14 +48,38 @@ def clean(items, scores, n_items, seen):
 
 
 @compiled
+def clicked(clicks, starts, ends, items, scores):
+    """Fill lists [n, k] with the items of each prefix, the latest click first, each once, -1 behind the last.
+
+    Their scores are 1 / (1 + clicks since).
+    """
+    for i in range(len(starts)):
+        kept = 0
+        for back in range(ends[i] - starts[i]):
+            item = clicks[ends[i] - 1 - back]
+            if kept == items.shape[1]:
+                break
+            again = False
+            for j in range(kept):
+                again = again or items[i, j] == item
+            if not again:
+                items[i, kept], scores[i, kept] = item, 1.0 / (1.0 + back)
+                kept += 1
+        items[i, kept:] = ABSENT
+        scores[i, kept:] = -np.inf
+
+
+@compiled
 def unite(items, scores, place, union, ranks, features):
     """Unite the lists of several generators, [G, n, k], into candidates [n, C], in order of the generators.
 
     ranks: int32 [n, C, G], place of a candidate in each list, k where it is not there;  features: float32
     [n, C, G], its score there less the list's mean over the list's deviation; the lowest of the list
     where it is not there.  place: int32 [n_items], -1 before and after.
+    Return the largest number of candidates of a prefix.
     """
     n_generators, n, k = items.shape
+    most = 0
     for i in range(n):
         filled = 0
         for g in range(n_generators):
@@ -83,18 +107,20 @@ def unite(items, scores, place, union, ranks, features):
         for c in range(filled):
             place[union[i, c]] = -1
         union[i, filled:] = ABSENT
+        most = max(most, filled)
+    return most
 
 
 def united(
     items: NDArray[Any], scores: NDArray[Any], n_items: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
-    """Return candidates, ranks and features of lists [G, n, k], as ``unite`` fills them."""
+    """Return candidates, ranks and features of lists [G, n, k], as ``unite`` fills them, C the most of any."""
     n_generators, n, k = items.shape
     union = np.empty((n, n_generators * k), np.int32)
     ranks = np.empty((*union.shape, n_generators), np.int32)
     features = np.empty(ranks.shape, np.float32)
-    unite(items, scores, np.full(n_items, ABSENT, np.int32), union, ranks, features)
-    return union, ranks, features
+    most = max(1, unite(items, scores, np.full(n_items, ABSENT, np.int32), union, ranks, features))
+    return tuple(np.ascontiguousarray(part[:, :most]) for part in (union, ranks, features))  # type: ignore[return-value]
 
 
 @compiled

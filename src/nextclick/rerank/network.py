@@ -21,18 +21,19 @@ class Reranker(nn.Module):
 
     n_items, dim: of the item vectors;  n_lists: generators;  rows: the row of the rank tables that each place
     uses, k + 1 numbers, the last for items that are not in the list;  cre: without it only the
-    first part is left (RR);  scored: add the generators' scores, weighed by the session.
+    first part is left (RR);  scored: add the generators' scores, weighed by the session;  temperature: <V_c,
+    he> becomes their cosine divided by it, and clicks are read as vectors of length 1; 0: as published.
     """
 
     def __init__(
         self, n_items: int, dim: int, n_lists: int, rows: list[int], *, cre: bool = True,
-        scored: bool = False, dropout: float = 0.0,
+        scored: bool = False, dropout: float = 0.0, temperature: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.items = nn.Embedding(n_items, dim)
         self.encoder = StampEncoder(dim)
         self.item_projection = _projection(dim)
-        self.rows, self.dropout = rows, dropout
+        self.rows, self.dropout, self.temperature = rows, dropout, temperature
         tables = range(n_lists if cre else 0)
         self.rank_projection = nn.ModuleList([_projection(dim) for _ in tables])
         self.ranks = nn.ParameterList([nn.Parameter(torch.empty(max(rows) + 1, dim)) for _ in tables])
@@ -40,20 +41,25 @@ class Reranker(nn.Module):
 
     def session(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
         """Vectors h of prefixes, [B, D]; clicks [B, T], mask [B, T], last place [B]."""
-        inputs = dropped(self.items(clicks), self.dropout, self.training)
+        inputs = dropped(self._brought(self.items(clicks)), self.dropout, self.training)
         vectors: Tensor = self.encoder.at(inputs, mask, last)
         return vectors
 
     def forward(self, session: Tensor, candidates: Tensor, places: Tensor, features: Tensor) -> Tensor:
         """Scores [B, C]: candidates [B, C], -1 for none; places and features [B, C, G]; -inf for none."""
         asked = dropped(self.item_projection(session), self.dropout, self.training)
-        scores = picked(asked, self.items.weight, candidates)
+        if self.temperature > 0:
+            asked = self._brought(asked) / self.temperature
+        scores = picked(asked, self._brought(self.items.weight), candidates)
         for g, (project, table) in enumerate(zip(self.rank_projection, self.ranks, strict=True)):
             of_place = (project(session) @ table.T)[:, self.rows]  # [B, k + 1]
             scores = scores + of_place.gather(1, places[..., g])
         if self.weights is not None:
             scores = scores + (features * self.weights(session)[:, None]).sum(2)
         return scores.masked_fill(candidates < 0, -torch.inf)
+
+    def _brought(self, vectors: Tensor) -> Tensor:
+        return nn.functional.normalize(vectors, dim=-1) if self.temperature > 0 else vectors
 
 
 def _projection(dim: int) -> nn.Sequential:

@@ -19,6 +19,7 @@ from nextclick.rerank.candidates import (
     Wanted,
     best_of_row,
     checksum,
+    clicked,
     identity,
     training_lists,
 )
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from nextclick.network.workers import Workers
 
+_PUBLISHED: Mapping[str, Any] = {"held_out": "none", "clicked": False, "temperature": 0.0}
 _STARTED = 0.1  # standard deviation of item vectors taken over from a generator
 
 
@@ -54,8 +56,8 @@ class RRCRE(Composite, TrainedRecommender):
     summary: ClassVar[str] = "re-ranks the candidates of other recommenders by the session and their places"
     source: ClassVar[str] = "Sánchez Rodríguez et al. 2019 (RRCRE)"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {"held_out": "none"},
-        "rr": {"held_out": "none", "cre": False},
+        "paper": _PUBLISHED,
+        "rr": {**_PUBLISHED, "cre": False},
     }
     watched: ClassVar[str] = "recall@5"
 
@@ -76,6 +78,18 @@ class RRCRE(Composite, TrainedRecommender):
     )
     spread: float = field(
         default=0.002, metadata=about("standard deviation of the item vectors at the start", low=0)
+    )
+    temperature: float = field(
+        default=0.0,
+        metadata=about(
+            "an item is asked for by cosines divided by it; 0: plain products, of vectors of any length",
+            low=0,
+            search=("log", 0.04, 0.3),
+        ),
+    )
+    clicked: bool = field(
+        default=True,
+        metadata=about("the items of the session itself are candidates too, by how long ago they were clicked"),
     )
     cre: bool = field(default=True, metadata=about("use the rank embeddings; false: RR, for comparison"))
     scored: bool = field(
@@ -119,6 +133,8 @@ class RRCRE(Composite, TrainedRecommender):
         whole = len(rows) == len(queries)
         asked = queries if whole else queries[rows]
         lists = [best_of_row(scores if whole else scores[rows], self.k) for scores in dense]
+        if self.clicked:
+            lists.append(clicked(asked, self.k))
         union, probabilities = self._rescored(asked, lists)
         answers = dense[0] if whole else dense[0][rows]
         kernels.place_above(answers, union, probabilities)
@@ -151,8 +167,9 @@ class RRCRE(Composite, TrainedRecommender):
         from nextclick.rerank.network import Reranker, rows_of_places
 
         network = Reranker(
-            n_items, self.dim, len(self.generators), rows_of_places(self.k, self.ranks == "shared"),
-            cre=self.cre, scored=self.scored, dropout=self.dropout,
+            n_items, self.dim, len(self.generators) + self.clicked,
+            rows_of_places(self.k, self.ranks == "shared"),
+            cre=self.cre, scored=self.scored, dropout=self.dropout, temperature=self.temperature,
         )  # fmt: skip
         for name, weights in network.named_parameters():
             if weights.ndim < 2:
@@ -184,7 +201,7 @@ class RRCRE(Composite, TrainedRecommender):
             objective = Reordering(
                 self.network, sessions, lists, batch_size=self.batch_size, longest=self.last_clicks,
                 share=self.validation, every=self.every, seed=self.seed, workers=workers,
-                weight_decay=self.weight_decay,
+                weight_decay=self.weight_decay, clicked=self.clicked,
             )  # fmt: skip
             self.facts |= {
                 "candidates": about,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,12 +14,11 @@ from nextclick.network.batches import prefixes
 from nextclick.network.training import Objective
 from nextclick.network.workers import Workers
 from nextclick.rerank import kernels
+from nextclick.rerank.candidates import Lists, clicked
 from nextclick.rerank.network import Reranker
 from nextclick.sessions import Sessions
 
-if TYPE_CHECKING:
-    from nextclick.rerank.candidates import Lists
-
+_BLOCK = 1 << 15  # prefixes whose candidates are looked through together
 _POOL = 32  # batches whose prefixes are sorted by length together, so that padding stays small
 
 
@@ -58,18 +56,21 @@ class Reordering(Objective):
     def __init__(
         self, network: Reranker, sessions: Sessions, lists: Sequence[Lists], *, batch_size: int,
         longest: int, share: float, every: int, seed: int, workers: Workers, weight_decay: float = 0.0,
+        clicked: bool = False,
     ) -> None:  # fmt: skip
         self.network: Reranker = network
-        self.weight_decay = weight_decay
+        self.weight_decay, self.clicked = weight_decay, clicked
         self.lists, self.batch_size, self.longest, self.workers = lists, batch_size, longest, workers
         self.queries, positions = sessions.pairs()
         self.targets = np.asarray(sessions.items[positions])
         self.n_items = sessions.n_items
         found = np.zeros(len(positions), np.bool_)
-        places = np.empty(len(positions), np.int64)
-        for items, _ in lists:
-            kernels.place_of(items, self.targets, places)
-            found |= places >= 0
+        for low in range(0, len(positions), _BLOCK):
+            rows = np.arange(low, min(low + _BLOCK, len(positions)))
+            for items, _ in self._lists(rows):
+                places = np.empty(len(rows), np.int64)
+                kernels.place_of(items, self.targets[rows], places)
+                found[rows] |= places >= 0
         examples = np.random.default_rng([seed, 0]).permutation(np.flatnonzero(found))
         kept = int(len(examples) * share)
         self.validating, self.examples = np.sort(examples[:kept]), examples[kept:]
@@ -90,8 +91,7 @@ class Reordering(Objective):
 
     def batch(self, rows: NDArray[np.int64]) -> Examples:
         """Return the given prefixes as a batch."""
-        lists = [(np.asarray(items[rows]), np.asarray(scores[rows])) for items, scores in self.lists]
-        union, places, features = united(lists, self.n_items)
+        union, places, features = united(self._lists(rows), self.n_items)
         target = np.empty(len(rows), np.int64)
         kernels.place_of(union.numpy(), self.targets[rows], target)
         prefix = prefixes(self.queries[rows], self.longest)
@@ -120,6 +120,12 @@ class Reordering(Objective):
             above, ties = (scores > own).sum(1), (scores == own).sum(1)  # ties with itself
             total += float(((5 - above) / ties).clamp(0, 1).sum())
         return total / len(self.validating)
+
+    def _lists(self, rows: NDArray[np.int64]) -> list[Lists]:
+        lists = [(np.asarray(items[rows]), np.asarray(scores[rows])) for items, scores in self.lists]
+        if self.clicked:
+            lists.append(clicked(self.queries[rows], lists[0][0].shape[1]))
+        return lists
 
     def _scored(self, batch: Examples, of: slice) -> tuple[Tensor, Tensor]:
         device = self.network.items.weight.device
