@@ -3,8 +3,8 @@
     taskset -c 0 python benchmarks/rerank_speed.py
 
 Requests are test prefixes of yoochoose64, asked one by one for 20 items in the users' own ids, each of the
-generator and then of the re-ranker over it with k=100, in turn. What a re-ranker has learnt does not change its
-speed, so it is trained on few sessions only.
+generator and then of the re-ranker over it with k=100, in turn. What a re-ranker has learnt does not change
+its speed, so it is trained on few sessions only.
 """
 
 from __future__ import annotations
