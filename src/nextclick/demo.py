@@ -41,7 +41,7 @@ NETWORKS: Mapping[str, Settings] = {
         "dropout": 0.2,
     },
 }
-FULL: Mapping[str, Settings] = {"narm": {}, "blend": {}, "rrcre": {"scored": True}}
+FULL: Mapping[str, Settings] = {"narm": {"epochs": 6}, "blend": {}, "rrcre": {"scored": True}}
 HOLDOUT = "3d"  # the newcomers of the last three days meet models that have never seen them
 
 
