@@ -1,19 +1,20 @@
 """Re-ranking taken apart, as in the RRCRE paper: results/rerank_study.json, part by part.
 
     python benchmarks/rerank_study.py carousel
-    python benchmarks/rerank_study.py epochs candidates
+    python benchmarks/rerank_study.py epochs-carousel candidates-carousel
+    python benchmarks/rerank_study.py epochs-yoochoose64 candidates-yoochoose64
     python benchmarks/rerank_study.py held-out
     python benchmarks/rerank_study.py plot
 
 carousel: table 1 on the demo shop, clicks on its carousel of similar items predicted from the last 12 clicks:
 each generator, RR and RRCRE over I2I-CF, with differences paired over sessions; and the same on a shop whose
 visitors do not care for places (carousel_position=0).
-epochs: figure 3, recall@20 and MRR@20 on the test sessions after each epoch, with rank embeddings and
+epochs-NAME: figure 3, recall@20 and MRR@20 on the test sessions after each epoch, with rank embeddings and
 without.
-candidates: figure 4, recall@5 on the test sessions by number of candidates.
+candidates-NAME: figure 4, recall@5 on the test sessions by number of candidates.
 held-out: what it changes whether generators have seen the sessions that they generate for; chosen on, and so
 measured on, the latest tenth of the training sessions of yoochoose64, which nothing here was fitted on.
-plot: pictures of epochs and candidates, docs/pictures/rerank-*.png, from the result file.
+plot: pictures of both, docs/pictures/rerank-*.png, from the result file.
 A part that stands in the result file already is not run again: delete it there to repeat it.
 """
 
@@ -23,6 +24,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,8 @@ from nextclick.shop import ShopConfig, simulate
 from rerank_accuracy import differences
 
 SHOWN = ("recall@20", "mrr@20", "recall@5")
+METRICS = (("recall@20", "recall@20"), ("mrr@20", "MRR@20"))
+AT_5 = (("recall@5", "recall@5"), ("mrr@20", "MRR@20"))
 K = (5, 25, 50, 100, 150, 200)
 CLICKS = {"event": "similar_click", "clicks": 12}
 
@@ -100,41 +104,39 @@ class Watched(RRCRE):
         return super()._run_stage(stage, objective, options, looked, about)
 
 
-def epochs(work: Path) -> dict[str, Any]:
-    found = {}
-    for name, (dataset, generator) in settings_of(work).items():
-        of_generator = generator.fit(dataset.train, progress=show()).measure(dataset.test)
-        found[name] = {"generator": of_generator, "generator is": generator.name}
-        for label, cre in (("RRCRE", True), ("RR", False)):
-            model = Watched(generator, cre=cre, every=10**6)  # one look an epoch
-            model.test = dataset.test
-            model.fit(dataset.train, progress=show(), run=Run(candidates=work / "candidates"))
-            found[name][label] = model.curve
-            print(name, label, model.curve, flush=True)
+def epochs(setting: str, work: Path) -> dict[str, Any]:
+    dataset, generator = of_setting(setting, work)
+    of_generator = generator.fit(dataset.train, progress=show()).measure(dataset.test)
+    found = {"generator is": generator.name, "generator": of_generator}
+    for label, cre in (("RRCRE", True), ("RR", False)):
+        model = Watched(generator, cre=cre, every=10**6)  # one look an epoch
+        model.test = dataset.test
+        model.fit(dataset.train, progress=show(), run=Run(candidates=work / "candidates"))
+        found[label] = model.curve
+        print(setting, label, model.curve, flush=True)
     return found
 
 
-def candidates(work: Path) -> dict[str, Any]:
-    found = {}
-    for name, (dataset, generator) in settings_of(work).items():
-        of_generator = evaluate([generator.fit(dataset.train, progress=show())], dataset).models[0]
-        found[name] = {"generator": of_generator.metrics["recall@5"], "generator is": generator.name}
-        for k in K:
-            model = RRCRE(generator, k=k).fit(dataset.train, progress=show())
-            found[name][str(k)] = evaluate([model], dataset).models[0].metrics["recall@5"]
-            print(name, k, found[name][str(k)], flush=True)
+def candidates(setting: str, work: Path) -> dict[str, Any]:
+    dataset, generator = of_setting(setting, work)
+    generator.fit(dataset.train, progress=show())
+    found = {"generator is": generator.name, "generator": figures(generator, dataset)}
+    for k in K:
+        found[str(k)] = figures(RRCRE(generator, k=k).fit(dataset.train, progress=show()), dataset)
+        print(setting, k, found[str(k)], flush=True)
     return found
 
 
-def settings_of(work: Path) -> dict[str, tuple[Dataset, Recommender]]:
-    """The two settings of the paper's figures, on the logs at hand."""
-    return {
-        "carousel of the demo shop": (
-            carousel_data(work, 1.0),
-            ItemKNN.preset("i2i-cf", asymmetry=0.5),
-        ),
-        "yoochoose64": (ready("yoochoose64", work), build("vs-knn")),
-    }
+def figures(model: Recommender, dataset: Dataset) -> dict[str, float]:
+    metrics = evaluate([model], dataset).models[0].metrics
+    return {metric: metrics[metric] for metric in SHOWN}
+
+
+def of_setting(name: str, work: Path) -> tuple[Dataset, Recommender]:
+    """One of the two settings of the paper's figures, on the logs at hand."""
+    if name == "carousel":
+        return carousel_data(work, 1.0), ItemKNN.preset("i2i-cf", asymmetry=0.5)
+    return ready(name, work), build("vs-knn")
 
 
 def held_out(work: Path) -> dict[str, Any]:
@@ -158,33 +160,38 @@ def plot(content: dict[str, Any]) -> None:
     from matplotlib import pyplot
 
     pictures = ROOT / "docs" / "pictures"
-    if "epochs" in content:
-        figure, axes = pyplot.subplots(2, len(content["epochs"]), figsize=(9, 6), squeeze=False)
-        for column, (name, curves) in enumerate(content["epochs"].items()):
-            for row, (metric, title) in enumerate((("recall@20", "recall@20"), ("mrr@20", "MRR@20"))):
-                axis = axes[row][column]
+    curves = {part.removeprefix("epochs-"): of for part, of in content.items() if part.startswith("epochs-")}
+    if curves:
+        figure, axes = pyplot.subplots(2, len(curves), figsize=(4.5 * len(curves), 6), squeeze=False)
+        for column, (name, of) in enumerate(curves.items()):
+            for axis, (metric, title) in zip(axes[:, column], METRICS, strict=True):
                 for label in ("RRCRE", "RR"):
-                    values = [one[metric] for one in curves[label]]
+                    values = [one[metric] for one in of[label]]
                     axis.plot(range(1, len(values) + 1), values, marker="o", label=label)
-                axis.axhline(curves["generator"][metric], color="grey", label=curves["generator is"])
-                axis.set(xlabel="epoch", ylabel=title, title=name if row == 0 else "")
+                axis.axhline(of["generator"][metric], color="grey", label=of["generator is"])
+                axis.set(xlabel="epoch", ylabel=title, title=name)
                 axis.legend()
         figure.tight_layout()
         figure.savefig(pictures / "rerank-epochs.png", dpi=100)
-    if "candidates" in content:
-        figure, axes = pyplot.subplots(1, len(content["candidates"]), figsize=(9, 3.4), squeeze=False)
-        for axis, (name, by_k) in zip(axes[0], content["candidates"].items(), strict=True):
-            axis.plot(K, [by_k[str(k)] for k in K], marker="o", label="RRCRE")
-            axis.axhline(by_k["generator"], color="grey", label=by_k["generator is"])
-            axis.set(xlabel="candidates k", ylabel="recall@5", title=name)
-            axis.legend()
+    by_k = {part.removeprefix("candidates-"): of for part, of in content.items() if "candidates-" in part}
+    if by_k:
+        figure, axes = pyplot.subplots(2, len(by_k), figsize=(4.5 * len(by_k), 6), squeeze=False)
+        for column, (name, of) in enumerate(by_k.items()):
+            for axis, (metric, title) in zip(axes[:, column], AT_5, strict=True):
+                axis.plot(K, [of[str(k)][metric] for k in K], marker="o", label="RRCRE")
+                axis.axhline(of["generator"][metric], color="grey", label=of["generator is"])
+                axis.set(xlabel="candidates k", ylabel=title, title=name)
+                axis.legend()
         figure.tight_layout()
         figure.savefig(pictures / "rerank-candidates.png", dpi=100)
 
 
 PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "carousel": carousel, "epochs": epochs, "candidates": candidates, "held-out": held_out,
-}  # fmt: skip
+    "carousel": carousel,
+    "held-out": held_out,
+    **{f"epochs-{name}": partial(epochs, name) for name in ("carousel", "yoochoose64")},
+    **{f"candidates-{name}": partial(candidates, name) for name in ("carousel", "yoochoose64")},
+}
 
 
 def main() -> None:

@@ -41,6 +41,10 @@ TOGETHER: dict[str, tuple[str, dict[str, Any]]] = {
             **{"dropout_items": 0.0, "dropout_hidden": 0.0, "validation": 0.2},
         },
     ),
+    "rrcre": (
+        "rrcre",
+        {"epochs": 2, "dim": 5, "batch_size": 7, "every": 9, "k": 8, "learning_rate": 0.01, "scored": True},
+    ),
     "narm": (  # so few next clicks in a batch that some batches have one row for both processes
         "narm",
         {

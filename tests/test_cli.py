@@ -368,6 +368,61 @@ def test_a_network_without_pytorch_names_the_extra(
     assert "nextclick[neural]" in refused("fit", shop / "data", "narm", "--out", tmp_path / "m")
 
 
+def test_fit_builds_on_saved_models(shop: Path, tmp_path: Path) -> None:
+    models, data, kept = shop / "models", shop / "data", tmp_path / "candidates"
+    over = ["--generator", models / "vs-knn", "--generator", models / "markov"]
+    small = ["--set", "epochs=1", "--set", "dim=4", "--set", "k=10"]
+    said = json.loads(
+        ok("fit", data, "rrcre", *over, *small, "--candidates", kept, "--out", tmp_path / "r").stdout
+    )
+    assert [one["model"] for one in said["generators"]] == ["vs-knn", "markov"]
+    assert said["generators"][0]["fitted on"]["part"] == "train"
+    assert [one["held out"] for one in said["candidates"]] == ["session", "none"]
+    lists = sorted(path.name for path in kept.iterdir() if path.is_dir())
+    assert [name.split("-")[0] for name in lists] == ["markov", "vs"]
+    written = [(path, path.stat().st_mtime_ns) for path in kept.rglob("items.npy")]
+    ok("fit", data, "rrcre", *over, *small, "--candidates", kept, "--out", tmp_path / "r2")
+    assert [(path, path.stat().st_mtime_ns) for path in kept.rglob("items.npy")] == written  # used again
+    assert not list(tmp_path.glob("*.training"))
+    said = json.loads(ok("fit", data, "blend", *over, "--out", tmp_path / "b").stdout)
+    assert sum(said["weights"]) == pytest.approx(1)
+    for name in ("r", "b"):
+        answer = json.loads(ok("recommend", tmp_path / name, "café 1", "-k", 3, "--format", "json").stdout)
+        assert len(answer["items"]) == 3
+        shown = ok("explain", tmp_path / name, "café 1", "café 2").output
+        assert "leaving" in shown.lower() or "without" in shown.lower()
+    report = json.loads(ok("evaluate", data, tmp_path / "r", tmp_path / "b", "--json", "-").stdout)
+    assert {one["model"] for one in report["models"]} == {"rrcre", "blend"}
+    today = [
+        {"session": str(n), "items": items} for n, items in enumerate((["café 1"], ["café 2", "café 3"]))
+    ]
+    (tmp_path / "today.jsonl").write_text("\n".join(map(json.dumps, today)), "utf-8")
+    ok("recommend", tmp_path / "r", "--sessions", tmp_path / "today.jsonl", "--out", tmp_path / "lists.jsonl")
+    assert len((tmp_path / "lists.jsonl").read_text("utf-8").splitlines()) == 2
+
+
+def test_fit_refuses_generators_that_do_not_fit(shop: Path, tmp_path: Path) -> None:
+    models, data, out = shop / "models", shop / "data", tmp_path / "m"
+    generator = ["--generator", models / "vs-knn"]
+    assert "markov takes no generator; rrcre, blend do" in refused(
+        "fit", data, "markov", *generator, "--out", out
+    )
+    assert "keeps no candidates" in refused("fit", data, "markov", "--candidates", out, "--out", out)
+    assert "the part 'train', and this is 'full'" in refused(
+        "fit", data, "blend", "--full", *generator, "--out", out
+    )
+    assert "no model here" in refused("fit", data, "blend", "--generator", tmp_path / "no", "--out", out)
+    assert "found 2 for 1 generators" in refused(
+        "fit", data, "blend", *generator, "--set", "weights=1,2", "--out", out
+    )
+    ok("prepare", shop / "clicks.csv", "--session", "visit", "--item", "product", "--time", "when",
+       "--holdout", "4d", "--out", tmp_path / "other")  # fmt: skip
+    said = refused("fit", tmp_path / "other", "blend", *generator, "--out", out)
+    assert "its generator vs-knn was fitted on other data" in said
+    assert "fit both on the same part of the same data" in said
+    assert not list(tmp_path.glob("m*"))
+
+
 def test_demo_makes_everything(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("PIL")

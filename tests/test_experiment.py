@@ -496,3 +496,86 @@ def test_the_command_lists_runs_and_says_what_it_wrote(logs: Path, tmp_path: Pat
     refused = command("run", file, "--data", logs, "--out", out, "--rows", "neighbour")
     assert refused.exit_code == 1
     assert "did you mean 'neighbours'" in refused.stderr
+
+
+# -- rows over rows
+
+
+def over(rows: str) -> str:
+    return f'name = "x"\n[data]\nprepared = "data"\n{rows}'
+
+
+BOTH = """
+[[rows]]
+label = "markov"
+model = "markov"
+
+[[rows]]
+label = "stamp"
+model = "stamp"
+seeds = [4, 2]
+settings = { epochs = 1, dim = 4 }
+
+[[rows]]
+label = "over both"
+model = "rrcre"
+generators = ["markov", "stamp"]
+seeds = [2, 3]
+settings = { epochs = 1, dim = 4, k = 8 }
+
+[[rows]]
+label = "blended"
+model = "blend"
+generators = ["markov", "stamp"]
+settings = { weights = "3,1" }
+"""
+
+
+def test_rows_over_rows_take_their_models(logs: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text(over(BOTH), "utf-8")
+    spec = read(tmp_path / "x.toml", logs)
+    assert spec.rows[3].written == "weights=3,1; over markov + stamp"
+    told: list[str] = []
+    done = experiment.run(spec, tmp_path / "out", rows=["over both"], say=told.append)
+    assert [one.split(":")[0] for one in told] == [
+        "markov", "stamp, seed 2", "over both, seed 2", "stamp, seed 4", "over both, seed 3"
+    ]  # fmt: skip
+    assert [row["state"] for row in done.content["rows"]] == ["done", "done", "done", "not run"]
+    assert done.content["rows"][2]["generators"] == ["markov", "stamp"]
+    runs = {path.name.rsplit("-", 1)[0]: path / "model" for path in (tmp_path / "out" / "runs").iterdir()}
+    for seed, of_stamp in ((2, 2), (3, 4)):  # with the same seed where there is one, else with the first
+        inner = nextclick.load(runs[f"rrcre-seed-{seed}"])
+        assert [one.name for one in inner.generators] == ["markov", "stamp"]  # type: ignore[attr-defined]
+        assert inner.generators[1].seed == of_stamp  # type: ignore[attr-defined]
+    again = experiment.run(spec, tmp_path / "out", say=told.append)
+    assert [one.split(":")[0] for one in told[5:]] == ["blended"]
+    assert [row["state"] for row in again.content["rows"]] == ["done"] * 4
+
+
+def test_a_row_over_one_that_fails_fails_too(
+    logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MODELS, "diverging", Diverging)
+    text = over(BOTH).replace('model = "markov"', 'model = "diverging"')
+    (tmp_path / "x.toml").write_text(text, "utf-8")
+    done = experiment.run(read(tmp_path / "x.toml", logs), tmp_path / "out", rows=["blended"])
+    assert done.content["rows"][3]["runs"][0]["error"] == "markov failed, and this row builds on it"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('["markov", "stamp"]', '["markov", "stmp"]'), "no row above it has the label 'stmp'; did you mean"),
+        (('["markov", "stamp"]', '"markov"'), "expected labels of rows"),
+        (('generators = ["markov", "stamp"]\nseeds', "seeds"), "rrcre builds on other rows; name them"),
+        (('label = "markov"', 'label = "markov"\ngenerators = ["x"]'), "markov takes no generator"),
+        (('label = "over both"', 'label = "over both"\nfull = true'), "full=True, but not in its generator"),
+        (('weights = "3,1"', 'weights = "3"'), "found 1 for 2 generators"),
+    ],
+)
+def test_generators_that_are_no_rows_above_are_refused(
+    change: tuple[str, str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "x.toml").write_text(over(BOTH.replace(*change, 1)), "utf-8")
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        read(tmp_path / "x.toml")

@@ -17,13 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+import nextclick
 from nextclick.dataset import Dataset
 from nextclick.errors import DataError, MissingExtraError
-from nextclick.report import describe, numbers, print_report, write_html
+from nextclick.report import describe, numbers, print_report, two_stages, write_html
 from nextclick.report.drawing import shortened, spread
 from nextclick.report.findings import Findings
 from nextclick.results import Comparison, ModelResult, Report, Slice
 from nextclick.sessions import Sessions
+from synthetic import chain
 
 EVIL = "<script>alert('x')</script> & $x_1$ \x00"
 PREFIXES = {"1": 400, "2": 300, "3": 200, "4": 120, "5": 90, "6-10": 60, "11-20": 30, "21+": 3}
@@ -430,3 +432,20 @@ def test_names_are_no_markup_and_not_cut() -> None:
 
 def test_one_model_in_the_terminal() -> None:
     assert "not significantly" not in printed(report_of(1), 80)
+
+
+def test_two_stages_say_what_is_gained_over_each_generator() -> None:
+    train = chain(20, 90, noise=0.3, seed=1)
+    test = chain(20, 40, noise=0.3, seed=2)
+    first, second = nextclick.Markov().fit(train), nextclick.Popularity().fit(train)
+    both = nextclick.Blend([first, second], weights="1,1").fit(train)
+    report = nextclick.evaluate({"markov": first, "pop": second, "both": both}, test)
+    page = two_stages(report, ["both"], ["markov", "pop"])
+    assert "both put into one list what markov and pop recommend" in page
+    assert page.count("<tr>") == 4
+    (found,) = (
+        c for c in report.comparisons if {c.first, c.second} == {"pop", "both"} and c.metric == "mrr@20"
+    )
+    gain = abs(found.difference)
+    assert f"+{gain:.3f}" in page
+    assert 'class="number above"' in page

@@ -331,3 +331,17 @@ def test_the_command_says_when_it_holds_sessions_out(folder: Path, tmp_path: Pat
     shown = command("tune", folder / "without", "markov", "--trials", "1", "--out", tmp_path / "b.toml")
     assert shown.exit_code == 0, shown.output
     assert "no validation part: the latest tenth" in shown.stderr
+
+
+def test_a_search_over_generators(folder: Path, tmp_path: Path) -> None:
+    data = Dataset.load(folder / "data")
+    generators = [nextclick.Markov().fit(data.train), nextclick.Popularity().fit(data.train)]
+    search: dict[str, Any] = {"settings": {"k": 5}, "out": tmp_path / "best.toml"}
+    found = tune(data, "blend", trials=3, generators=generators, **search)
+    assert not [trial.error for trial in found.trials if trial.error]
+    again = nextclick.build("blend", found.settings, generators=generators).fit(data.train)
+    assert again.measure(data.validation) == dict(found.best.metrics)
+    with pytest.raises(ConfigError, match="another generators"):
+        tune(data, "blend", trials=4, generators=generators[::-1], **search)
+    with pytest.raises(DataError, match="what the generators were fitted on: prepare with --validation"):
+        tune(Dataset.load(folder / "without"), "blend", trials=1, generators=generators)

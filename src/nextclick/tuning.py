@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ from nextclick.dataset import Dataset
 from nextclick.errors import ConfigError, DataError, MissingExtraError, TrainingDivergedError, nearest
 from nextclick.files import alone, new_file, read_toml, write_json
 from nextclick.models import build, find
-from nextclick.recommender import FitProgress, Recommender
+from nextclick.recommender import FitProgress, Recommender, Run
+from nextclick.rerank.candidates import identity
 from nextclick.sessions import Sessions
 from nextclick.settings import Search, as_text, of_table, settings_of
 
@@ -83,6 +84,7 @@ def tune(
     metric: Metric = "recall@20",
     seed: int = 0,
     out: str | Path | None = None,
+    generators: Sequence[Recommender] = (),
     progress: TuneProgress | None = None,
 ) -> Tuned:
     """Search the settings of a model that say where to look (``about(search=...)``), the defaults first.
@@ -92,6 +94,8 @@ def tune(
     trials: how many in all, failed ones included;  settings: held fixed; with a ``preset`` among them the
     search starts from it;  out: a TOML file for the best settings so far, and beside it a folder (best.toml:
     best.tune) from which the same search goes on where it was stopped, as if it never had been.
+    generators: fitted on the training part, for a model made of others; then a validation part is needed, as
+    they have seen the latest tenth.
     A trial whose training diverges, or whose settings do not go together, is recorded as failed.
 
     Proposals are those of Optuna's TPE sampler, each with a seed of its own made of ``seed`` and its number.
@@ -105,8 +109,13 @@ def tune(
     if trials < 1:
         raise ConfigError(f"trials={trials}: expected at least 1")
     fixed = dict(settings or {})
-    start = build(model, fixed)
+    start = build(model, fixed, generators=generators)
     ranges = searched(start, fixed)
+    if generators and not data.validation.n_pairs:
+        raise DataError(
+            f"{data.name} has no validation part, and its training part is what the generators were fitted "
+            "on: prepare with --validation, fit the generators again, and tune over them"
+        )
     fitted, measured, measured_on = _parts(data)
     search = {
         "model": model,
@@ -116,7 +125,9 @@ def tune(
         "data": {"name": data.name, "fingerprint": data.fingerprint, "measured on": measured_on},
         "ranges": {name: list(of_setting) for name, of_setting in ranges.items()},
         "nextclick": __version__,
+        **({"generators": [identity(one) for one in generators]} if generators else {}),
     }
+    run = Run(candidates=Path(out).with_suffix(".tune") / "candidates" if out and generators else None)
     file = None if out is None else Path(out)
     with _study(optuna, file, search) as study:
         done = _trials(study)
@@ -133,14 +144,14 @@ def tune(
             if not done and not study.get_trials(states=(optuna.trial.TrialState.WAITING,)):
                 study.enqueue_trial({name: getattr(start, name) for name in ranges})
             trial = study.ask(spaces)
-            tried = build(model, {**fixed, **trial.params})
-            _try(study, trial, tried, fitted, measured, metric, lambda what, at, total: tell(what))
+            tried = build(model, {**fixed, **trial.params}, generators=generators)
+            _try(study, trial, tried, fitted, measured, metric, lambda what, at, total: tell(what), run)
             done = _trials(study)
             found = Tuned(model, metric, {}, tuple(done), measured_on)
             if file is not None and found.ranked() and found.best is done[-1]:
-                _write(file, _chosen(found, fixed), search)
+                _write(file, _chosen(found, fixed, generators), search)
             tell()
-    found = _chosen(Tuned(model, metric, {}, tuple(done), measured_on), fixed)
+    found = _chosen(Tuned(model, metric, {}, tuple(done), measured_on), fixed, generators)
     if file is not None:
         _write(file, found, search)
     return found
@@ -225,13 +236,14 @@ def _try(
     measured: Sessions,
     metric: Metric,
     progress: FitProgress,
+    run: Run,
 ) -> None:
     """Fit a model, measure it, and tell the study."""
     import optuna
 
     begun = time.perf_counter()
     try:
-        model.fit(fitted, progress=progress)
+        model.fit(fitted, progress=progress, run=run)
         reached = model.measure(measured, progress=lambda done, total: progress("measuring", done, total))
     except (TrainingDivergedError, ConfigError, MemoryError) as error:
         trial.set_user_attr("seconds", time.perf_counter() - begun)
@@ -259,13 +271,13 @@ def _trials(study: optuna.Study) -> list[Trial]:
     ]  # fmt: skip
 
 
-def _chosen(found: Tuned, fixed: Mapping[str, Any]) -> Tuned:
+def _chosen(found: Tuned, fixed: Mapping[str, Any], generators: Sequence[Recommender]) -> Tuned:
     """Add the best settings. Raises ConfigError when every trial failed."""
     if not found.ranked():
         raise ConfigError(
             f"{found.model}: all {len(found.trials)} trials failed; the last one: {found.trials[-1].error}"
         )
-    model = build(found.model, {**fixed, **found.best.settings})
+    model = build(found.model, {**fixed, **found.best.settings}, generators=generators)
     named = {*fixed, *found.best.settings}
     values = {
         field.name: getattr(model, field.name)

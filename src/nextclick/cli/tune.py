@@ -10,6 +10,7 @@ import click
 from rich.table import Table
 
 from nextclick import settings
+from nextclick.artifact import load
 from nextclick.cli.console import messages, print_for_programs, progress_bar
 from nextclick.dataset import Dataset
 from nextclick.models import build, find
@@ -44,6 +45,14 @@ SHOWN = 5  # trials in the table at the end
     type=click.Path(path_type=Path, dir_okay=False),
     help="File for the best settings; the search itself is kept beside it, in a folder that ends in .tune.",
 )
+@click.option(
+    "--generator",
+    "generator_dirs",
+    metavar="DIR",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="For models made of others (rrcre, blend): a saved model to build on; repeat for more.",
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the search.")
 def tune(
     data: Path,
@@ -52,6 +61,7 @@ def tune(
     assignments: tuple[str, ...],
     metric: Literal["recall@20", "mrr@20"],
     out: Path,
+    generator_dirs: tuple[Path, ...],
     seed: int,
 ) -> None:
     """Search for the settings of MODEL that are best on the validation sessions of DATA.
@@ -63,19 +73,24 @@ def tune(
     Example:
       nextclick tune data vs-knn --trials 50 --out vs-knn.toml
       nextclick tune data vs-knn --metric mrr@20 --set remind=earlier --out mrr.toml
+      nextclick tune data blend --generator models/vs-knn --generator models/narm --out blend.toml
     """
     fixed = settings.parse(find(model), assignments)
+    generators = [load(path) for path in generator_dirs]
     dataset = Dataset.load(data, verify=True)
     if not len(dataset.validation):
         messages.print(
             f"{data} has no validation part: the latest tenth of its training sessions is held out",
             soft_wrap=True,
         )
-    messages.print(f"searched: {', '.join(searched(build(model, fixed), fixed))}", soft_wrap=True)
+    messages.print(
+        f"searched: {', '.join(searched(build(model, fixed, generators=generators), fixed))}", soft_wrap=True
+    )
     with progress_bar() as bar:
         task = bar.add_task(model, total=trials)
         found = search(
             dataset, model, trials=trials, settings=fixed, metric=metric, seed=seed, out=out,
+            generators=generators,
             progress=lambda what, done: bar.update(
                 task, description=_going_on(model, metric, what, done), completed=len(done)
             ),
@@ -88,8 +103,9 @@ def tune(
             markup=False,
             soft_wrap=True,
         )
+    over = "".join(f" --generator {path}" for path in generator_dirs)
     messages.print(
-        f"settings: {out}\nnext: nextclick fit {data} {model} --settings {out} --out models/{model}",
+        f"settings: {out}\nnext: nextclick fit {data} {model}{over} --settings {out} --out models/{model}",
         soft_wrap=True,
     )
     print_for_programs(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -105,16 +105,11 @@ class Blend(Composite):
 
     # -- answering
 
-    def _scores(self, queries: Queries) -> NDArray[np.float32]:
+    def _rewrite(self, queries: Queries, dense: Sequence[NDArray[np.float32]]) -> None:
         from nextclick.rerank import kernels
 
-        dense = [one.score(queries) for one in self.generators]
-        lists = [best_of_row(scores, self.k) for scores in dense]
-        union, parts = self._parts(lists)
-        empty = queries.ends == queries.starts
-        union[empty] = kernels.ABSENT
+        union, parts = self._parts([best_of_row(scores, self.k) for scores in dense])
         kernels.place_above(dense[0], union, _positive(self._sum(parts, self._learnt), union))
-        return dense[0]
 
     def _parts(self, lists: list[Lists]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Return the candidates [n, C] and what each list gives them, [n, C, G]."""

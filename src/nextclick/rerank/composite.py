@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from nextclick import settings
 from nextclick.errors import ArtifactError, ConfigError, DataError
 from nextclick.recommender import Recommender, Run
-from nextclick.sessions import Sessions
+from nextclick.sessions import Queries, Sessions
 
 _STATE = "generators."
 """What the names of the generators' arrays begin with, among those of a composite."""
+_BLOCK = 2048  # prefixes whose candidates are held at once
 
 
 @dataclass(kw_only=True, eq=False)
@@ -56,6 +58,13 @@ class Composite(Recommender):
         """Return what generates the candidates where nothing else is named, not fitted."""
 
     @abstractmethod
+    def _rewrite(self, queries: Queries, dense: Sequence[NDArray[np.float32]]) -> None:
+        """Put the second stage's scores into the first generator's, dense[0], of non-empty prefixes.
+
+        dense: the scores of each generator, all [n, n_items].
+        """
+
+    @abstractmethod
     def _own_state(self) -> dict[str, NDArray[Any]]:
         """Return what was learnt beyond the generators, as named arrays."""
 
@@ -64,6 +73,16 @@ class Composite(Recommender):
         """Take back what ``_own_state`` returned; vocabulary and generators are set already."""
 
     # -- shared
+
+    def _scores(self, queries: Queries) -> NDArray[np.float32]:
+        dense = [one.score(queries) for one in self.generators]
+        rows = np.flatnonzero(queries.ends > queries.starts)
+        for low in range(0, len(rows), _BLOCK):
+            some = rows[low : low + _BLOCK]
+            parts = [scores[some] for scores in dense]
+            self._rewrite(queries[some], parts)
+            dense[0][some] = parts[0]
+        return dense[0]
 
     def _ready(self, sessions: Sessions) -> None:
         """Fit the generators that were given unfitted; refuse those fitted on other data."""

@@ -123,24 +123,13 @@ class RRCRE(Composite, TrainedRecommender):
 
     # -- answering
 
-    def _scores(self, queries: Queries) -> NDArray[np.float32]:
+    def _rewrite(self, queries: Queries, dense: Sequence[NDArray[np.float32]]) -> None:
         from nextclick.rerank import kernels
 
-        dense = [one.score(queries) for one in self.generators]
-        rows = np.flatnonzero(queries.ends > queries.starts)
-        if len(rows) == 0:
-            return dense[0]
-        whole = len(rows) == len(queries)
-        asked = queries if whole else queries[rows]
-        lists = [best_of_row(scores if whole else scores[rows], self.k) for scores in dense]
+        lists = [best_of_row(scores, self.k) for scores in dense]
         if self.clicked:
-            lists.append(clicked(asked, self.k))
-        union, probabilities = self._rescored(asked, lists)
-        answers = dense[0] if whole else dense[0][rows]
-        kernels.place_above(answers, union, probabilities)
-        if not whole:
-            dense[0][rows] = answers
-        return dense[0]
+            lists.append(clicked(queries, self.k))
+        kernels.place_above(dense[0], *self._rescored(queries, lists))
 
     def _rescored(
         self, queries: Queries, lists: Sequence[Lists]
