@@ -10,8 +10,8 @@
 
 Figures are of the protocol "remaining": HR (recall@20) and MRR of the next click, REC over all items still to
 come. Fitted on the training part, whose latest tenth of sessions chooses the epoch. A row that stands in the
-result file already is not run again: delete it there to repeat it. A saved model has to be of the row's settings
-and fitted on the same data, by fingerprint; the time of its fit is not known then.
+result file already is not run again: delete it there to repeat it. A saved model has to be of the row's
+settings and fitted on the same data, by fingerprint; the time of its fit is not known then.
 """
 
 from __future__ import annotations
