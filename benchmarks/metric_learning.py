@@ -49,8 +49,8 @@ TABLE_3 = [  # common embedding, sampler, margin, swap; RNN's REC and MRR, MaxPo
 # The paper's losses and samplers, with larger batches and fewer, wider steps than it took.
 ABLATION = {
     "loss": "triplet", "distance": "euclidean", "item_encoder": "tanh", "positives": 8, "negatives": "own",
-    "n_negatives": 8, "batch_size": 128, "epochs": 20, "decay": 0.85, "dropout_items": 0.0,
-    "dropout_session": 0.0, "learning_rate": 0.002,
+    "n_negatives": 8, "batch_size": 128, "epochs": 10, "decay": 0.8, "dropout_items": 0.0,
+    "dropout_session": 0.0, "learning_rate": 0.003,
 }  # fmt: skip
 FITTED: Path | None = None
 
