@@ -6,14 +6,17 @@
     python benchmarks/metric_learning.py ablation                     table 3, on rsc15-100k instead of SI-T
     python benchmarks/metric_learning.py coverage                     items recommended at all, sec. 5.5
     python benchmarks/metric_learning.py top-up                       positives topped up, sec. 4.5
+    python benchmarks/metric_learning.py yoochoose64 "RNN-NCAS" --fitted DIR      of a saved model
 
 Figures are of the protocol "remaining": HR (recall@20) and MRR of the next click, REC over all items still to
 come. Fitted on the training part, whose latest tenth of sessions chooses the epoch. A row that stands in the
-result file already is not run again: delete it there to repeat it.
+result file already is not run again: delete it there to repeat it. A saved model has to be of the row's
+settings and fitted on the same data, by fingerprint; the time of its fit is not known then.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
@@ -25,7 +28,7 @@ from typing import Any
 import nextclick
 from data import LOGS, RESULTS, ROOT, ready, write
 from neural_accuracy import show
-from nextclick import Dataset, build, evaluate, experiment
+from nextclick import Dataset, Recommender, build, evaluate, experiment, settings
 from nextclick.settings import as_text
 from nextclick.shop import ShopConfig, simulate
 
@@ -46,14 +49,21 @@ TABLE_3 = [  # common embedding, sampler, margin, swap; RNN's REC and MRR, MaxPo
 # The paper's losses and samplers, with larger batches and fewer, wider steps than it took.
 ABLATION = {
     "loss": "triplet", "distance": "euclidean", "item_encoder": "tanh", "positives": 8, "negatives": "own",
-    "n_negatives": 8, "batch_size": 128, "epochs": 20, "decay": 0.85, "dropout_items": 0.0,
-    "dropout_session": 0.0, "learning_rate": 0.002,
+    "n_negatives": 8, "batch_size": 128, "epochs": 10, "decay": 0.8, "dropout_items": 0.0,
+    "dropout_session": 0.0, "learning_rate": 0.003,
 }  # fmt: skip
-NOW = time.perf_counter
+FITTED: Path | None = None
 
 
 def main() -> None:
-    name, wanted = sys.argv[1], sys.argv[2:]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name", choices=["yoochoose64", "diginetica", "ablation", "coverage", "top-up"])
+    parser.add_argument("rows", nargs="*")
+    parser.add_argument("--fitted", type=Path)
+    given = parser.parse_args()
+    global FITTED
+    FITTED = given.fitted
+    name, wanted = given.name, given.rows
     with tempfile.TemporaryDirectory() as work:
         {
             "yoochoose64": yoochoose64,
@@ -131,27 +141,40 @@ def measure(
     rows = json.loads(file.read_text("utf-8"))["rows"] if file.exists() else []
     if any(row["label"] == label for row in rows):
         return
-    start = NOW()
-    fitted = build(model, dict(values)).fit(dataset.train, progress=show())
-    seconds = NOW() - start
+    start = time.perf_counter()
+    fitted = build(model, dict(values))
+    if FITTED is None:
+        fitted.fit(dataset.train, progress=show())
+        seconds = round(time.perf_counter() - start)
+    else:
+        saved, seconds = nextclick.load(FITTED), None
+        same = settings.values_of(saved) == settings.values_of(fitted)
+        if type(saved) is not type(fitted) or not same or not _of(saved, dataset):
+            sys.exit(f"{FITTED}: not of the settings and data of the row {label!r}")
+        fitted = saved
     result = evaluate([fitted], dataset, protocol="remaining").models[0]
     measured = ("recall@20", "mrr@20", "remaining_recall@20", "precision@20", "coverage@20")
     rows.append({
         "label": label,
         "model": model,
         "settings": " ".join(f"{key}={as_text(value)}" for key, value in values.items()) or "defaults",
-        "dataset": dataset.name,
+        "dataset": dataset.name.removesuffix("-validation-0"),
         **{metric: round(result.metrics[metric], 4) for metric in measured},
         "items_recommended": round(result.metrics["coverage@20"] * fitted.n_items),
         "items": fitted.n_items,
         "recall@20_interval": [round(bound, 4) for bound in result.intervals["recall@20"]],
         "remaining_recall@20_interval": [round(b, 4) for b in result.intervals["remaining_recall@20"]],
         "published": published,
-        "fit_seconds": round(seconds),
+        "fit_seconds": seconds,
         "epochs": fitted.facts.get("epochs"),
     })  # fmt: skip
     print({key: value for key, value in rows[-1].items() if key not in ("epochs", "settings")}, flush=True)
     write(f"metric_{name}", {"rows": rows})
+
+
+def _of(model: Recommender, dataset: Dataset) -> bool:
+    data = model.facts.get("data", {})
+    return data.get("fingerprint") == dataset.fingerprint and data.get("part") == "train"
 
 
 if __name__ == "__main__":

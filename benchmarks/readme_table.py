@@ -81,7 +81,9 @@ def _cell(row: Mapping[str, Any] | None, notes: dict[str, str]) -> str:
 
 def _pair(figures: Mapping[str, Any]) -> str:
     # A hair upwards, so that 0.1835 is shown as 0.184 whatever its binary form.
-    return " / ".join(f"{figures[metric] + 1e-9:.3f}" for metric in ("recall@20", "mrr@20"))
+    return " / ".join(
+        f"{figures[metric] + 1e-9:.3f}" if metric in figures else "–" for metric in ("recall@20", "mrr@20")
+    )
 
 
 def filled(readme: str) -> str:

@@ -108,6 +108,8 @@ def test_figures_are_shown_beside_published_ones() -> None:
     assert "|  | s |  | 0.123 / 0.010 (0.500 / 0.250 a) |  |" in text
     assert "| `stan` | s |  | 0.123 / 0.010 (0.500 / 0.250 a) |" in text
     assert text.endswith("\n\nIn brackets, published: a A & B 2018.")
+    half = {**row, "published": {"recall@20": 0.5, "source": "C"}}
+    assert "| 0.123 / 0.010 (0.500 / – a) |" in readme_table.table([half])
 
 
 def test_experiments_stand_in_the_table_of_figures_too() -> None:

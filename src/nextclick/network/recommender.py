@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nextclick import __version__, machine, settings
 from nextclick.errors import ArtifactError, ConfigError, DataError, MissingExtraError
-from nextclick.index import Attached, ItemSpace, Likeness
+from nextclick.network.indexed import IndexedRecommender
 from nextclick.recommender import Recommender
 from nextclick.sessions import Queries, Sessions
 from nextclick.settings import about
@@ -22,7 +22,6 @@ from nextclick.settings import about
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from nextclick.filters import Filter
     from nextclick.network.scoring import Network
     from nextclick.network.training import Epoch, Objective, Options
     from nextclick.network.workers import Workers
@@ -137,7 +136,7 @@ class TrainedRecommender(Recommender):
 
 
 @dataclass(kw_only=True, eq=False)
-class NeuralRecommender(TrainedRecommender):
+class NeuralRecommender(TrainedRecommender, IndexedRecommender):
     """Base of the networks that score every item from the prefix.
 
     The last part of the training sessions, by time, is kept to choose the epoch on. An empty prefix is
@@ -159,14 +158,6 @@ class NeuralRecommender(TrainedRecommender):
     last_clicks: int = field(
         default=19, metadata=about("clicks of the prefix that are read, the last ones", low=1)
     )
-
-    index: Attached | None = field(init=False, repr=False, default=None)
-    """The approximate index that ``top`` searches, where one lies beside the saved model."""
-    _points: NDArray[np.float32] | None = field(init=False, repr=False, default=None)
-
-    @property
-    def _likeness(self) -> Likeness:
-        return "product"
 
     @property
     def watched(self) -> str:  # type: ignore[override]
@@ -200,7 +191,7 @@ class NeuralRecommender(TrainedRecommender):
     # -- shared
 
     def _learn(self, sessions: Sessions, workers: Workers) -> None:
-        self.index = self._points = None
+        self._forget_index()
         held_out = int(len(sessions) * self.validation)
         if sessions[: len(sessions) - held_out].n_pairs == 0:
             raise DataError(f"{self.name}: no training session has two clicks, so there is nothing to learn")
@@ -233,67 +224,6 @@ class NeuralRecommender(TrainedRecommender):
         scores[empty], scores[rows] = self.support, answers
         return scores
 
-    def item_space(self) -> ItemSpace:
-        """Return the items' vectors on the output side; with a bias it is one more coordinate."""
-        torch = _torch()
-        self.n_items  # noqa: B018 - refuses before fit
-        with torch.inference_mode():
-            table = self.network.table()
-            if getattr(self.network, "bias", None) is not None:
-                table = torch.cat([table, self.network.bias], 1)
-            return ItemSpace(table.cpu().numpy(), self._likeness)
-
-    def session_vectors(self, queries: Queries) -> NDArray[np.float32]:
-        """Return prefixes that hold a known item as points of the item space, [n, D]."""
-        torch = _torch()
-        with torch.inference_mode():
-            vectors = self._session_vectors(queries.known(self.n_items))
-            if getattr(self.network, "bias", None) is not None:
-                vectors = torch.cat([vectors, vectors.new_ones(len(vectors), 1)], 1)
-            found: NDArray[np.float32] = vectors.cpu().numpy()
-            return found
-
-    def top(
-        self, queries: Queries, k: int, *, exclude_seen: bool = False, filter: Filter | None = None
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        if self.index is None or filter is not None:
-            return super().top(queries, k, exclude_seen=exclude_seen, filter=filter)
-        known = self._known(queries, filter)
-        top, scores = self._empty_top(len(known), k)
-        complete = self._near(known, k, exclude_seen, top, scores)
-        rest = np.flatnonzero(~complete)
-        if len(rest):
-            top[rest], scores[rest] = super().top(known[rest], k, exclude_seen=exclude_seen)
-        return top, scores
-
-    def _near(
-        self, queries: Queries, k: int, exclude_seen: bool,
-        top: NDArray[np.int32], scores: NDArray[np.float32],
-    ) -> NDArray[np.bool_]:  # fmt: skip
-        """Fill lists from the index; return which are complete, [n]. Scores are exact, of what it found."""
-        complete = np.zeros(len(queries), np.bool_)
-        lengths = queries.ends - queries.starts
-        wanted = k + int(lengths.max(initial=0)) * exclude_seen
-        rows = np.flatnonzero(lengths)
-        if len(rows) == 0 or wanted > self.n_items // 2:  # nothing to ask with, or as good as all items
-            return complete
-        assert self.index is not None
-        index = self.index.opened()
-        if self._points is None:
-            self._points = self.item_space().vectors
-        vectors = self.session_vectors(queries[rows])
-        for row, vector, found in zip(rows.tolist(), vectors, index.search(vectors, wanted), strict=True):
-            codes = found[found >= 0]
-            if exclude_seen:
-                codes = codes[~np.isin(codes, queries.prefix(row))]
-            if len(codes) < k:
-                continue
-            near = self._points[codes]
-            of_row = near @ vector if self._likeness == "product" else -np.square(near - vector).sum(1)
-            order = np.lexsort((codes, -of_row))[:k]
-            top[row], scores[row], complete[row] = codes[order], of_row[order], True
-        return complete
-
     def _session_vectors(self, queries: Queries) -> Tensor:
         """Return the vectors of prefixes that are not empty, [n, D]; without gradients, on the device."""
 
@@ -306,7 +236,7 @@ class NeuralRecommender(TrainedRecommender):
 
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         super()._restore(state)
-        self.index = self._points = None
+        self._forget_index()
 
 
 @dataclass(kw_only=True, eq=False)
