@@ -22,7 +22,8 @@ LAYERS = [
     ["baselines"],
     ["models"],
     ["artifact", "evaluation", "report", "tuning"],
-    ["batch", "explain", "demo", "experiment"],
+    ["batch", "explain", "demo", "experiment", "online"],
+    ["serving"],
     ["cli"],
     ["__main__"],
 ]

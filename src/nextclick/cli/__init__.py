@@ -23,6 +23,11 @@ COMMANDS: Mapping[str, str] = {
     "recommend": "Answer sessions with the items likely to be clicked next.",
     "run": "Prepare, fit and evaluate all models of an experiment file, beside published figures.",
     "explain": "Show why a saved recommender gives its answer to a session.",
+    "serve": "Serve recommendations over HTTP.",
+    "export": "Prepare a saved model for serving: a network without PyTorch, or a table.",
+    "experiment": "Report on an online experiment, or simulate one.",
+    "rollback": "Put the version before the one in service back.",
+    "keys": "Make, list and remove API keys of a service.",
 }
 """Each command in the order of a first visit; command X is ``nextclick.cli.X.X``."""
 
