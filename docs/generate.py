@@ -50,6 +50,7 @@ MORE = {
     "serve": "[serving](serving.md).",
     "export": "[serving](serving.md#networks-without-pytorch).",
     "experiment": "[online experiments](online.md).",
+    "refresh": "[serving](serving.md#versions).",
     "rollback": "[serving](serving.md#versions).",
     "keys": "[serving](serving.md#keys).",
 }

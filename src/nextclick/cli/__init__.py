@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, str] = {
     "serve": "Serve recommendations over HTTP.",
     "export": "Prepare a saved model for serving: a network without PyTorch, or a table.",
     "experiment": "Report on an online experiment, or simulate one.",
+    "refresh": "Fit on the newest log and put the model in service, unless it is worse.",
     "rollback": "Put the version before the one in service back.",
     "keys": "Make, list and remove API keys of a service.",
 }

@@ -191,7 +191,8 @@ class _Routes:
 
     async def models(self) -> Response:
         state = self._service.state()
-        return _reply({"default": state["default"], "models": state["models"]})
+        trial = self._service.trial.name if self._service.trial is not None else None
+        return _reply({"default": state["default"], "models": state["models"], "experiment": trial})
 
     async def catalogue(self, ids: str = "", category: str = "", page: int = 0) -> Response:
         if self._catalogue is None:
