@@ -18,8 +18,12 @@ _PATH = click.Path(path_type=Path)
 @click.argument("log", type=_PATH)
 @click.argument("versions_dir", metavar="DIR", type=_PATH)
 @click.argument("model")
-@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeat for more.")
-@click.option("--settings", "settings_file", type=_PATH, metavar="FILE", help="Settings from a file of nextclick tune.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeat for more."
+)
+@click.option(
+    "--settings", "settings_file", type=_PATH, metavar="FILE", help="Settings from a file of nextclick tune."
+)
 @click.option("--holdout", default="1d", show_default=True, help="Newest part of the log to measure on.")
 @click.option(
     "--margin", default=0.005, show_default=True, type=click.FloatRange(0, 1, max_open=True),
@@ -39,10 +43,10 @@ def refresh(
 ) -> None:  # fmt: skip
     """Fit MODEL on the newest LOG and put it in service in DIR, unless it is worse than what is there.
 
-    LOG is a raw click log, or what "nextclick prepare" wrote; DIR is a folder of versions that "nextclick serve"
-    watches, new or old. Both models predict the clicks of the newest part of the log; the new one is published
-    if the interval of the difference leaves no room for losing more than --margin. It is then fitted on the
-    whole log. Ends with 3 where the old version stays.
+    LOG is a raw click log, or what "nextclick prepare" wrote; DIR is a folder of versions, new or old, that
+    "nextclick serve" watches. Both models predict the clicks of the newest part of the log; the new one is
+    published if the interval of the difference leaves no room for losing more than --margin. It is then
+    fitted on the whole log. Ends with 3 where the old version stays.
 
     \b
     Example:
@@ -63,7 +67,8 @@ def refresh(
                 messages.print(text, markup=False)
 
         outcome = run(
-            log, versions_dir, model, from_file | given, holdout=holdout, margin=margin, force=force, export=onnx,
+            log, versions_dir, model, from_file | given, holdout=holdout, margin=margin, force=force,
+            export=onnx,
             columns={name: column for name, column in columns.items() if column}, say=say,
             progress=lambda what, done, total: bar.update(
                 task, description=f"{model}, {what}", completed=done, total=total
@@ -71,7 +76,9 @@ def refresh(
         )  # fmt: skip
     kept = outcome.published is None
     messages.print(
-        f"{'not published' if kept else f'in service: {outcome.published}'}; {outcome.why}", markup=False, soft_wrap=True
+        f"{'not published' if kept else f'in service: {outcome.published}'}; {outcome.why}",
+        markup=False,
+        soft_wrap=True,
     )
     print_for_programs(outcome.to_json())
     if kept:

@@ -24,7 +24,7 @@ from nextclick.shop.catalogue import SUBCATEGORIES, Catalogue, make_catalogue
 from nextclick.shop.config import ShopConfig
 from nextclick.shop.visitors import DAY_MS, EPOCH_MS, taste_axes
 
-OUTSIDE = 6.0  # log-odds of going on alone; about one list in ten is clicked
+OUTSIDE = 5.0  # log-odds of going on alone
 _TOGETHER = 2048  # sessions that are answered at once
 MARKETS, DEVICES = ("de", "fr", "nl", "se"), ("phone", "desktop")
 
@@ -187,7 +187,8 @@ def _liking(
 ) -> NDArray[np.float64]:  # fmt: skip
     """How much each place of the lists is liked, [n, k]; -inf where there is nothing."""
     config = shop.config
-    utility = -np.arange(lists.shape[1]) / config.skim_depth + shop.suits(lists, wanted, price)
+    utility = -np.arange(lists.shape[1]) / config.skim_depth
+    utility = utility + config.carousel_match * shop.suits(lists, wanted, price)
     utility = utility + config.carousel_intent * (shop.catalogue.subcategory[lists] == intent[:, None])
     return np.where(lists >= 0, utility, -np.inf)
 

@@ -60,9 +60,9 @@ def refresh(
 ) -> Outcome:
     """Prepare the newest log, fit, compare with the version in service, and publish if it is not worse.
 
-    log: as ``prepare`` takes it, or a prepared data set;  root: the folder of versions;  model, settings: what
-    to fit;  holdout: the newest part that both are measured on;  margin: how much recall@20 may be lost at
-    most: published is what the 95% interval of the difference, over sessions, reaches down to no further
+    log: as ``prepare`` takes it, or a prepared data set;  root: the folder of versions;  model, settings:
+    what to fit;  holdout: the newest part that both are measured on;  margin: how much recall@20 may be lost
+    at most: published is what the 95% interval of the difference, over sessions, reaches down to no further
     than -margin;  force: publish in any case;  export: add an ONNX export;  columns: options of ``prepare``.
 
     Both models are measured on the same clicks of the newest part, which neither has seen. What is published
