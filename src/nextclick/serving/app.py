@@ -149,7 +149,7 @@ class _Routes:
         get("/v1/admin/state", self.state, "Versions in service and what is wrong.")
         get("/healthz", self.health, "Whether the process is alive.")
         get("/readyz", self.ready, "Whether lists can be answered, and what is degraded.")
-        get("/metrics", self.metrics, "Figures for Prometheus.")
+        get("/metrics", self.metrics, "Figures for Prometheus.", "text/plain")
         app.post("/v1/admin/look", name="look", description="Look for other versions now.",
                  responses=_responses(None, None))(self.look)  # fmt: skip
         for path, file in (("/", "shop.html"), ("/experiment", "live.html"), ("/docs", "docs.html")):
@@ -254,10 +254,13 @@ class _Routes:
             openapi_extra={"requestBody": body}, responses=_responses(gives, self._parts),
         )(handler)  # fmt: skip
 
-    def _get(self, path: str, handler: Any, about: str) -> None:
-        self._app.get(path, name=path.strip("/"), description=about, responses=_responses(None, None))(
-            handler
-        )
+    def _get(self, path: str, handler: Any, about: str, form: str = "application/json") -> None:
+        responses = _responses(None, None)
+        if form != "application/json":
+            responses[200] = {"description": "done", "content": {form: {"schema": {"type": "string"}}}}
+        self._app.get(
+            path, name=path.strip("/"), description=about, responses=responses, response_class=Response
+        )(handler)
 
     def _openapi(self) -> dict[str, Any]:
         """Return FastAPI's schema with the messages in it, of which FastAPI knows nothing."""
