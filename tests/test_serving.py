@@ -219,7 +219,7 @@ def test_events_by_the_hundred(model: Path) -> None:
         (b'{"filter": {"rule": []}}', 422, "filter"),
         (b'{"attributes": {"a": 1}}', 422, "attributes"),
         (json.dumps({"items": ["a"] * 1001}).encode(), 422, "items"),
-        (b'{"items": ["' + b"a" * 70_000 + b'"]}', 413, "65,536"),
+        (b'{"items": ["' + b"a" * 270_000 + b'"]}', 413, "262,144"),
     ],
 )
 def test_bad_questions_are_refused_with_a_reason(model: Path, body: bytes, status: int, said: str) -> None:

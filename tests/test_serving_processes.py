@@ -209,6 +209,17 @@ def test_a_slow_client_is_turned_away_and_holds_nobody_up(folder: Path, tmp_path
         assert server.get("/healthz") == {"alive": True}
 
 
+def test_a_missing_package_is_said_with_the_remedy(folder: Path) -> None:
+    model = str(saved(folder))
+    for package in ("msgspec", "fastapi", "uvicorn", "prometheus_client"):
+        code = f"import sys; sys.modules[{package!r}] = None; from nextclick.cli import main; main()"
+        command = [sys.executable, "-c", code, "serve", model, "--store", "memory", "--port", "18998"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1, done.stderr
+        assert "pip install 'nextclick[serve]'" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -88,7 +88,7 @@ _HERE = ("127.0.0.1", "::1", "localhost")
 )  # fmt: skip
 @click.option(
     "--max-body",
-    default=65_536,
+    default=262_144,
     show_default=True,
     type=click.IntRange(100),
     help="Bytes of a request's body.",

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-import msgspec
+from nextclick.errors import MissingExtraError
+
+try:
+    import msgspec
+except ImportError:
+    raise MissingExtraError("serving", "serve") from None
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +36,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     poll: float = 1.0
     cache: int = 10_000
     rate: float = 0.0
-    max_body: int = 65_536
+    max_body: int = 262_144
     patience: float = 5.0
     keys: str | None = None
     admin_anywhere: bool = False
