@@ -30,12 +30,13 @@ class Outcome:
     def figures(self) -> dict[str, Any]:
         """Return rate, percentiles in ms, and errors."""
         found = np.percentile(np.array(self.seconds or [0.0]) * 1000, [50, 90, 99, 99.9])
-        named = dict(
-            zip(("p50_ms", "p90_ms", "p99_ms", "p99.9_ms"), np.round(found, 2).tolist(), strict=True)
-        )
+        names = ("p50_ms", "p90_ms", "p99_ms", "p99.9_ms")
+        named = dict(zip(names, np.round(found, 2).tolist(), strict=True))
         errors = sum(n for status, n in self.statuses.items() if status != 200)
         return {
-            "requests": len(self.seconds), "requests_per_second": round(len(self.seconds) / self.took, 1), **named,
+            "requests": len(self.seconds),
+            "requests_per_second": round(len(self.seconds) / self.took, 1),
+            **named,
             "errors": errors, "broken_connections": self.broken,
         }  # fmt: skip
 
@@ -44,7 +45,7 @@ def load(
     port: int, path: str, bodies: Iterator[tuple[str, bytes]], *, seconds: float, connections: int = 16,
     rate: float | None = None, keep: bool = False,
 ) -> Outcome:  # fmt: skip
-    """Send bodies, each with a name, for some seconds; rate: requests a second, None for as fast as it goes."""
+    """Send bodies, each with a name, for some seconds; rate: a second, None for as fast as it goes."""
     return asyncio.run(_load(port, path, bodies, seconds, connections, rate, keep))
 
 
@@ -101,8 +102,8 @@ async def _ask(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, body: bytes
 ) -> tuple[int, bytes]:
     writer.write(
-        b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
-        % (path.encode(), len(body), body)
+        b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (path.encode(), len(body), body)
     )
     head = await reader.readuntil(b"\r\n\r\n")
     length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])

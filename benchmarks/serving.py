@@ -3,7 +3,7 @@
     python benchmarks/serving.py                 # all of it, about 10 minutes
     python benchmarks/serving.py http swaps      # parts: inside, http, swaps, kills, memory
 
-inside: the engine alone, without HTTP, on prefixes of the diginetica test part. http: ``nextclick serve`` with
+inside: the engine alone, without HTTP, on prefixes of diginetica's test part. http: ``nextclick serve`` with
 2 workers for 60 s at the rate that is promised, then 10 s as fast as it goes; no list is kept in the cache.
 swaps: 30 changes of version during 60 s of load. kills: SIGKILL of a worker, of the whole server and of Redis
 (where redis-server is installed) while events come in. memory: resident memory of the server while a million
@@ -26,19 +26,21 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import nextclick
-from data import ready, write
+from data import RESULTS, ready, write
 from load import Outcome, load
 from nextclick import Dataset
 from nextclick.serving import onnx
 from nextclick.serving.engine import Ask, Engine
 from nextclick.serving.versions import Versions
 
+SETTING = "server and load generator share the same cores; cache off"
 SECONDS = 60.0
 RATES = {"vs-knn": 1000, "narm": 500, "item-knn": 1000}
 PARTS = ("inside", "http", "swaps", "kills", "memory")
@@ -47,21 +49,18 @@ SETTINGS: dict[str, dict[str, Any]] = {"narm": {"epochs": 1}, "item-knn": {"pres
 
 def main() -> None:
     wanted = sys.argv[1:] or list(PARTS)
-    results: dict[str, Any] = {"setting": "server and load generator share the same cores; cache off"}
+    results: dict[str, Any] = {}
+    if sys.argv[1:] and (RESULTS / "serving.json").exists():  # a part takes its place among the others
+        results = {k: v for k, v in json.loads((RESULTS / "serving.json").read_text()).items() if k in PARTS}
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(os.environ.get("NEXTCLICK_WORK", temporary))
         for part in wanted:
             before = os.getloadavg()[0]
-            found = {
-                "inside": inside,
-                "http": http,
-                "swaps": swaps,
-                "kills": kills,
-                "memory": memory,
-            }[part](work)
+            parts = {"inside": inside, "http": http, "swaps": swaps, "kills": kills, "memory": memory}
+            found = parts[part](work)
             results[part] = {"load_average_before": round(before, 2), **found}
             print(part, json.dumps(results[part], indent=2), file=sys.stderr)
-            write("serving" if not sys.argv[1:] else f"serving_{'_'.join(wanted)}", results)
+            write("serving", {"setting": SETTING, **results})
 
 
 # -- what is served
@@ -110,15 +109,21 @@ class Server:
             command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
 
-    def wait(self, seconds: float = 120.0) -> bool:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until and self.process.poll() is None:
-            try:
-                load(self.port, "/v1/recommend", iter([("", b"{}")] * 9), seconds=0.01, connections=1)
-                return True
-            except (OSError, StopIteration, RuntimeError):
-                time.sleep(0.05)
-        return False
+    def answers(self) -> bool:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == 200
+        except (OSError, HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def wait(self) -> None:
+        while not self.answers():
+            if self.process.poll() is not None:
+                sys.exit("the server did not start")
+            time.sleep(0.02)
 
     def workers(self) -> list[int]:
         found = subprocess.run(
@@ -221,12 +226,14 @@ def swaps(work: Path) -> dict[str, Any]:
     server.stop()
     answers = [json.loads(body) for body in outcome.bodies]
     mixed = sum(
-        [entry["item"] for entry in answer["items"]] != right[answer["version"]][int(name)]
+        not answer["marks"]
+        and [entry["item"] for entry in answer["items"]] != right[answer["version"]][int(name)]
         for name, answer in zip(outcome.names, answers, strict=True)
     )
     return {
         "versions_published": len(right), "versions_seen": len({answer["version"] for answer in answers}),
-        "mixed_answers": mixed, "marked": sum(bool(answer["marks"]) for answer in answers), **outcome.figures(),
+        "mixed_answers": mixed,
+        "marked": sum(bool(answer["marks"]) for answer in answers), **outcome.figures(),
     }  # fmt: skip
 
 
@@ -267,12 +274,10 @@ def _killed(work: Path, what: str) -> dict[str, Any]:
         else:
             os.kill(server.process.pid, signal.SIGKILL)
             server.process.wait()
-            while True:  # as a service manager would: again, until the port is free
-                server.start()
-                if server.wait(30):
-                    break
-        if what == "worker":
-            server.wait()
+            while server.answers():  # until its workers have noticed, and the port is free
+                time.sleep(0.02)
+            server.start()
+        server.wait()
         back.append(time.monotonic() - began)
 
     killing = threading.Thread(target=kill)
@@ -297,7 +302,7 @@ def _killed(work: Path, what: str) -> dict[str, Any]:
 
 
 def _without_redis(work: Path) -> dict[str, Any]:
-    """Kill Redis during the load and start it again: lists go on, marked, and events are refused meanwhile."""
+    """Kill Redis during the load and start it again: lists go on, events are refused meanwhile."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

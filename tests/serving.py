@@ -80,6 +80,12 @@ class Server:
             time.sleep(0.05)
         raise AssertionError("the server did not come up")
 
+    def is_up(self) -> bool:
+        with contextlib.suppress(OSError):
+            self.get("/healthz")
+            return True
+        return False
+
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(self.url + path, timeout=10) as reply:
             return json.loads(reply.read())

@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 import readme_table
+import serving_tables
 from conftest import ROOT
 from nextclick import MODELS
 from nextclick.cli import COMMANDS, main
@@ -91,6 +92,11 @@ def test_generated_pages_are_up_to_date() -> None:
 def test_the_table_of_figures_is_up_to_date() -> None:
     readme = README.read_text("utf-8")
     assert readme == readme_table.filled(readme), "run python benchmarks/readme_table.py"
+
+
+def test_the_figures_of_the_service_are_up_to_date() -> None:
+    for file, content in serving_tables.filled().items():
+        assert file.read_text("utf-8") == content, "run python benchmarks/serving_tables.py"
 
 
 def test_every_model_is_in_the_readme_and_described() -> None:

@@ -445,6 +445,22 @@ def test_another_version_is_put_in_service_and_a_broken_one_is_not(folder: Path,
         assert ask() == {**before, "request": ask()["request"]} or ask()["items"] == before["items"]
 
 
+def test_a_damaged_version_at_the_start_leaves_the_one_before_it(folder: Path, tmp_path: Path) -> None:
+    versions = Versions(tmp_path)
+    first = versions.publish(saved(folder))
+    broken = [versions.publish(saved(folder, name)) for name in ("pop", "markov")]
+    for version in broken:
+        (versions.directory(version) / "arrays.safetensors").write_bytes(b"")
+    with client(tmp_path) as opened:
+        assert opened.post("/v1/recommend", json={"items": ["item 3"]}).json()["version"] == first
+        state = opened.get("/readyz").json()
+        assert state["degraded"]
+        assert "damaged" in state["models"]["m"]["problem"]
+    (versions.directory(first) / "manifest.json").unlink()
+    with pytest.raises(ArtifactError, match="damaged"), client(tmp_path):
+        pass
+
+
 def test_a_model_that_is_replaced_is_taken_up(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "model"
     shutil.copytree(saved(folder), path)

@@ -16,7 +16,6 @@ from nextclick.online.records import Recorder
 from nextclick.online.trial import Trial
 from nextclick.serving import messages
 from nextclick.serving.catalogue import Catalogue
-from nextclick.serving.engine import Engine
 from nextclick.serving.guard import App, Guard, Refused
 from nextclick.serving.keys import Keys
 from nextclick.serving.measures import Measures
@@ -26,6 +25,7 @@ from nextclick.serving.rulebook import Rulebook
 from nextclick.serving.service import Service, UnavailableError, check_models
 from nextclick.serving.slot import Slot
 from nextclick.serving.store import Limits, StoreDownError, open_store
+from nextclick.serving.versions import located
 
 try:
     from fastapi import FastAPI, Request
@@ -88,10 +88,10 @@ def create_app(options: Options, *, workers: int = 1) -> App:
 
 
 def check(options: Options) -> None:
-    """Raise what ``create_app`` would, without opening the store or starting anything."""
-    book = _rules(options)
-    for name, path in options.models:
-        book.bound_to(Engine.open(Path(path), name, cast(Runtime, options.runtime)))
+    """Raise most of what ``create_app`` would, in a fraction of its time."""
+    _rules(options)
+    for _, path in options.models:
+        located(Path(path))
     if options.keys:
         Keys(Path(options.keys))
     if options.catalogue:

@@ -54,12 +54,13 @@ class Engine:
         self._popular = np.argsort(-model.support, kind="stable").astype(np.int32)
 
     @classmethod
-    def open(cls, path: Path, name: str, runtime: Runtime = "auto") -> Engine:
+    def open(cls, path: Path, name: str, runtime: Runtime = "auto", back: int = 0) -> Engine:
         """Load the version that a path stands for, and answer once, so that the first visitor need not wait.
 
-        path: a model directory, or a folder of versions.  Raises ArtifactError when it cannot be served.
+        path: a model directory, or a folder of versions;  back: so many versions before the last.
+        Raises ArtifactError when it cannot be served.
         """
-        directory, version = located(path)
+        directory, version = located(path, back)
         model = open_model(directory, runtime)
         engine = cls(model, name, version, str(artifact.read_manifest(directory)["model"]))
         engine.warm()

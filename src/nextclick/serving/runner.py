@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from nextclick.serving.engine import Ask, Engine, Listed
+
+T = TypeVar("T")
 
 _TOGETHER = 32  # questions answered at once
 
@@ -60,9 +63,8 @@ class Runner:
                 self._answers.popitem(last=False)
         return answer
 
-    async def do(self, work: object, deadline: float) -> object:
-        """Run a callable in the engine's thread, between questions; for explanations."""
-        assert callable(work)
+    async def do(self, work: Callable[[], T], deadline: float) -> T:
+        """Do something else in the engine's thread, between questions. Raises TimeoutError."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(deadline):
             return await loop.run_in_executor(self._thread, work)

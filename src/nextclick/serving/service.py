@@ -229,7 +229,7 @@ class Service:
         current = self.slot(asked.model or self.default).current
         model = current.engine.model
         try:
-            told: Any = await current.runner.do(lambda: explain(model, items[-20:], asked.k), 5.0)
+            told = await current.runner.do(lambda: explain(model, items[-20:], asked.k), 5.0)
         except TimeoutError:
             raise DataError("explaining took too long; ask for fewer items, or after fewer clicks") from None
         return {**told.to_json(), "version": current.engine.version, "request": request, "marks": marks}

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from nextclick.errors import NextclickError
+from nextclick.errors import ArtifactError, NextclickError
 from nextclick.serving.engine import Engine
 from nextclick.serving.logs import say
 from nextclick.serving.measures import Measures
 from nextclick.serving.opening import Runtime
 from nextclick.serving.rulebook import Rulebook
 from nextclick.serving.runner import Runner
-from nextclick.serving.versions import mark
+from nextclick.serving.versions import located, mark
 
 _GOODBYE = 5.0  # seconds until an engine that was replaced is let go; its answers are given by then
 
@@ -43,10 +44,32 @@ class Slot:
         self._cached = cached
         self._mark = mark(path)
         self.problem: str | None = None
-        self.current = self._opened()
+        self.current = self._first()
 
-    def _opened(self) -> Current:
-        engine = Engine.open(self.path, self.name, self._runtime)
+    def _first(self) -> Current:
+        """Open the version in service or, if it is damaged, the last one before it that is not."""
+        try:
+            return self._opened()
+        except ArtifactError as error:
+            problem = error
+        for back in range(1, 100):
+            try:
+                located(self.path, back)
+            except ArtifactError:
+                break
+            with contextlib.suppress(ArtifactError):
+                current = self._opened(back)
+                self.problem = str(problem)
+                self._measures.swap(self.name, "refused")
+                say(
+                    "the version in service cannot be served, an earlier one is", logging.ERROR,
+                    model=self.name, version=current.engine.version, problem=self.problem,
+                )  # fmt: skip
+                return current
+        raise problem
+
+    def _opened(self, back: int = 0) -> Current:
+        engine = Engine.open(self.path, self.name, self._runtime, back)
         return Current(engine, Runner(engine, cached=self._cached), self._rules.bound_to(engine))
 
     async def watch(self, every: float) -> None:

@@ -131,11 +131,21 @@ def mark(path: Path) -> tuple[int, ...]:
     return about.st_ino, about.st_mtime_ns, about.st_size
 
 
-def located(path: Path) -> tuple[Path, str]:
-    """Return the directory of the model to serve, and the name of its version. Raises ArtifactError."""
+def located(path: Path, back: int = 0) -> tuple[Path, str]:
+    """Return the directory of the model to serve, and the name of its version.
+
+    back: so many versions before the one in service.  Raises ArtifactError when there is none.
+    """
     if is_root(path):
-        version, _ = Versions(path).read()
+        last, before = Versions(path).read()
+        if back > len(before):
+            raise ArtifactError(
+                f"{path}: no version of it can be served; publish one with: nextclick refresh"
+            )
+        version = (last, *before)[back]
         return Versions(path).directory(version), version
+    if back:
+        raise ArtifactError(f"{path}: there is no earlier version of it")
     artifact.read_manifest(path)
     return path, sha256(path / "manifest.json")[:12]
 
