@@ -137,7 +137,7 @@ class Server:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(120)
 
 
 def _resident(pid: int) -> float:
@@ -309,20 +309,10 @@ def _without_redis(work: Path) -> dict[str, Any]:
     folder = work / "redis"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    command = [
-        "redis-server",
-        "--port",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--dir",
-        str(folder),
-        "--appendonly",
-        "yes",
-    ]
+    options = f"--port {port} --bind 127.0.0.1 --appendonly yes --dir".split()
 
     def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        return subprocess.Popen(["redis-server", *options, str(folder)], stdout=subprocess.DEVNULL)
 
     redis = start()
     server = Server(str(model(work, "vs-knn")), "--workers", "2", "--store", f"redis://127.0.0.1:{port}/0")

@@ -120,7 +120,7 @@ class Server:
         """End the server as a service manager does; return its exit code."""
         if self.process.poll() is None:
             self.process.terminate()
-        code = self.process.wait(20)
+        code = self.process.wait(60)
         self._close()
         return code
 

@@ -53,7 +53,7 @@ def serve(options: Options, *, host: str, port: int, workers: int, uds: str | No
             log_config=None, access_log=False, server_header=False, date_header=False,
             proxy_headers=bool(options.proxies), forwarded_allow_ips=",".join(options.proxies) or None,
             timeout_keep_alive=15, timeout_graceful_shutdown=_GRACE, limit_concurrency=_CONNECTIONS,
-            timeout_worker_healthcheck=30,
+            timeout_worker_healthcheck=10,
         )  # fmt: skip
 
 
