@@ -49,6 +49,12 @@ MORE = {
     "explain": "[explain](explain.md).",
     "neighbours": "[items near to each other](nearest.md).",
     "index": "[items near to each other](nearest.md#an-index-for-large-catalogues).",
+    "serve": "[serving](serving.md).",
+    "export": "[serving](serving.md#networks-without-pytorch).",
+    "experiment": "[online experiments](online.md).",
+    "refresh": "[serving](serving.md#versions).",
+    "rollback": "[serving](serving.md#versions).",
+    "keys": "[serving](serving.md#keys).",
 }
 """Where each command is explained at length."""
 
@@ -60,14 +66,24 @@ def cli_page() -> str:
     for name in COMMANDS:
         command = main.get_command(context, name)
         assert command is not None
-        parts.append(_command(name, command, click.Context(command, info_name=name, parent=context)))
+        parts += _sections(name, command, click.Context(command, info_name=name, parent=context))
     return "\n".join(parts)
+
+
+def _sections(name: str, command: click.Command, context: click.Context) -> list[str]:
+    """Return the section of a command, or one for each command of a group."""
+    if not isinstance(command, click.Group):
+        return [_command(name, command, context)]
+    return [
+        _command(f"{name} {part}", of, click.Context(of, info_name=part, parent=context))
+        for part, of in command.commands.items()
+    ]
 
 
 def _command(name: str, command: click.Command, context: click.Context) -> str:
     prose, example = _help(command)
     lines = [f"## nextclick {name}", "", "```text", context.get_usage().removeprefix("Usage: "), "```", ""]
-    lines += [prose, "", f"More: {MORE[name]}", "", "```console", *example, "```", ""]
+    lines += [prose, "", f"More: {MORE[name.split()[0]]}", "", "```console", *example, "```", ""]
     rows = [row for parameter in command.params if (row := _option(parameter)) is not None]
     lines += ["| option | default | meaning |", "|---|---|---|", *rows, ""]
     return "\n".join(lines)

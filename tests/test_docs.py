@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 import readme_table
+import serving_tables
 from conftest import ROOT
 from nextclick import MODELS
 from nextclick.cli import COMMANDS, main
@@ -32,9 +33,17 @@ _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^(?:\$ )?(nextclick .*)$", re.MULTILINE)
 
 
-def commands() -> list[click.Command]:
+def commands() -> list[tuple[str, click.Command]]:
+    """Every command by what is typed for it; of a group, the commands in it."""
     context = click.Context(main)
-    return [command for name in COMMANDS if (command := main.get_command(context, name)) is not None]
+    found = []
+    for name in COMMANDS:
+        command = main.get_command(context, name)
+        assert command is not None
+        found += [(name, command)] if not isinstance(command, click.Group) else [
+            (f"{name} {part}", of) for part, of in command.commands.items()
+        ]  # fmt: skip
+    return found
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -62,17 +71,17 @@ def script(path: Path) -> ModuleType:
 # -- what there is stands in the documentation
 
 
-@pytest.mark.parametrize("command", commands(), ids=lambda command: command.name)
-def test_every_command_and_option_is_documented(command: click.Command) -> None:
+@pytest.mark.parametrize(("name", "command"), commands(), ids=[name for name, _ in commands()])
+def test_every_command_and_option_is_documented(name: str, command: click.Command) -> None:
     text = (DOCS / "cli.md").read_text("utf-8")
-    _, heading, section = text.partition(f"\n## nextclick {command.name}\n")
+    _, heading, section = text.partition(f"\n## nextclick {name}\n")
     assert heading
     section = section.partition("\n## ")[0]
     for parameter in command.params:
         if isinstance(parameter, click.Option):
-            for name in parameter.opts:
-                assert f"`{name}`" in section, f"docs/cli.md: {command.name} lacks {name}"
-    assert f"`nextclick {command.name}`" in README.read_text("utf-8")
+            for option in parameter.opts:
+                assert f"`{option}`" in section, f"docs/cli.md: {command.name} lacks {option}"
+    assert f"`nextclick {name.split()[0]}`" in README.read_text("utf-8")
 
 
 def test_generated_pages_are_up_to_date() -> None:
@@ -83,6 +92,11 @@ def test_generated_pages_are_up_to_date() -> None:
 def test_the_table_of_figures_is_up_to_date() -> None:
     readme = README.read_text("utf-8")
     assert readme == readme_table.filled(readme), "run python benchmarks/readme_table.py"
+
+
+def test_the_figures_of_the_service_are_up_to_date() -> None:
+    for file, content in serving_tables.filled().items():
+        assert file.read_text("utf-8") == content, "run python benchmarks/serving_tables.py"
 
 
 def test_every_model_is_in_the_readme_and_described() -> None:
@@ -259,4 +273,8 @@ def test_every_command_shown_is_understood(page: Path) -> None:
         _, name, *words = shlex.split(line, comments=True)
         command = main.get_command(root, name)
         assert command is not None, line
+        if isinstance(command, click.Group):
+            name, *words = words
+            assert name in command.commands, line
+            command = command.commands[name]
         command.make_context(name, words, parent=root)

@@ -22,8 +22,8 @@ LAYERS = [
     ["baselines", "rerank", "metric"],
     ["models"],
     ["artifact", "evaluation", "report", "tuning"],
-    ["batch", "explain", "demo", "experiment", "nearest"],
-    ["item_map"],
+    ["batch", "explain", "demo", "experiment", "nearest", "online"],
+    ["item_map", "serving"],
     ["cli"],
     ["__main__"],
 ]

@@ -25,6 +25,12 @@ COMMANDS: Mapping[str, str] = {
     "neighbours": "List the items nearest to an item, or draw a map of all items.",
     "index": "Build an approximate index of a saved network, for large catalogues.",
     "explain": "Show why a saved recommender gives its answer to a session.",
+    "serve": "Serve recommendations over HTTP.",
+    "export": "Prepare a saved model for serving: a network without PyTorch, or a table.",
+    "experiment": "Report on an online experiment, or simulate one.",
+    "refresh": "Fit on the newest log and put the model in service, unless it is worse.",
+    "rollback": "Put the version before the one in service back.",
+    "keys": "Make, list and remove API keys of a service.",
 }
 """Each command in the order of a first visit; command X is ``nextclick.cli.X.X``."""
 

@@ -71,7 +71,7 @@ class MetricNetwork(nn.Module):
         vectors = dropped(self.encoder(vectors, mask), self.dropout_session, self.training)
         return self._brought(self.dense(vectors))
 
-    def whole(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
+    def at(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
         """phi of the whole prefixes alone, [B, D], whose last clicks stand at last [B]."""
         return self.sessions(clicks, mask)[torch.arange(len(last), device=last.device), last]
 

@@ -51,17 +51,16 @@ class NarmEncoder(nn.Module):
         return dropped(torch.cat([states, local], dim=2), self.dropout_session, self.training)
 
     def at(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
-        """What ``forward`` gives at the places last [B] alone, [B, S], without the weights of the others."""
-        states, _ = self.gru(dropped(clicks, self.dropout_items, self.training))
-        state = states[torch.arange(len(last), device=last.device), last]  # [B, H]
+        """What ``forward`` gives at the places last [B] alone, [B, S], with the attention of one prefix."""
+        states, _ = self.gru(dropped(clicks, self.dropout_items, self.training))  # [B, T, H]
+        current = _at(states, last)
         if self.kind == "global":
-            return dropped(state, self.dropout_session, self.training)
-        inner = torch.sigmoid(self.query(state)[:, None] + self.key(states))
-        weights = self.energy(inner) * mask[..., None]  # [B, T, 1]; nothing is seen right of the last click
-        local = (weights * states).sum(1)
-        if self.kind == "local":
-            return dropped(local, self.dropout_session, self.training)
-        return dropped(torch.cat([state, local], dim=1), self.dropout_session, self.training)
+            return dropped(current, self.dropout_session, self.training)
+        weights = self.energy(torch.sigmoid(self.query(current)[:, None] + self.key(states)))  # [B, T, 1]
+        seen = mask & (torch.arange(mask.shape[1], device=mask.device) <= last[:, None])
+        local = (weights * seen[..., None].to(states.dtype) * states).sum(1)
+        both = local if self.kind == "local" else torch.cat([current, local], dim=1)
+        return dropped(both, self.dropout_session, self.training)
 
     def weigh(self, clicks: Tensor, mask: Tensor) -> Tensor | None:
         """``attention`` from the clicks themselves, to look at; None for global, which has none."""
@@ -107,6 +106,10 @@ class GruEncoder(nn.Module):
         states, _ = self.gru(self._dropped(clicks))
         return dropped(states, self.dropout_hidden, self.training)
 
+    def at(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
+        """What ``forward`` gives at the places last [B] alone, [B, S]."""
+        return _at(self.forward(clicks, mask), last)
+
     def step(self, clicks: Tensor, states: list[Tensor]) -> list[Tensor]:
         """Return the states after one more click, clicks [L, D] and a state [L, H] for each layer."""
         after = []
@@ -151,8 +154,7 @@ class StampEncoder(nn.Module):
 
     def at(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
         """What ``forward`` gives at the places last [B] alone, [B, D], for a fraction of its work."""
-        row = torch.arange(len(last), device=clicks.device)
-        anchor, seen = clicks[row, last], mask[..., None].to(clicks.dtype)
+        anchor, seen = _at(clicks, last), mask[..., None].to(clicks.dtype)
         mean = (clicks * seen).sum(1) / (last + 1)[:, None]
         memory = mean
         if self.attended:
@@ -175,6 +177,11 @@ class StampEncoder(nn.Module):
         asked = self.of_last(clicks) + self.of_mean(self.mean(clicks))  # [B, T, D]
         weights = self.energy(torch.sigmoid(asked[:, :, None] + self.of_click(clicks)[:, None]))[..., 0]
         return weights * _seen(mask)
+
+
+def _at(rows: Tensor, places: Tensor) -> Tensor:
+    """Row i of rows [B, T, D] at places[i], [B, D]."""
+    return rows.gather(1, places[:, None, None].expand(-1, 1, rows.shape[2]))[:, 0]
 
 
 def _seen(mask: Tensor) -> Tensor:

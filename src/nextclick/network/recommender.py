@@ -231,7 +231,7 @@ class NeuralRecommender(TrainedRecommender, IndexedRecommender):
 
         device = self.network.items.weight.device
         clicks, mask, last = prefixes(queries, self.last_clicks)
-        vectors: Tensor = self.network.whole(clicks.to(device), mask.to(device), last.to(device))
+        vectors: Tensor = self.network.at(clicks.to(device), mask.to(device), last.to(device))
         return vectors
 
     def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:

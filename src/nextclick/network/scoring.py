@@ -42,13 +42,9 @@ class Network(nn.Module):
         """Vectors of every prefix, [B, T, D], from clicks [B, T] and mask [B, T]."""
         return self._decoded(self.encoder(self.inputs(clicks), mask))
 
-    def whole(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
-        """Vectors of the whole prefixes alone, [B, D], whose last clicks stand at last [B]; for answering."""
-        inputs = self.inputs(clicks)
-        if (at := getattr(self.encoder, "at", None)) is not None:
-            return self._decoded(at(inputs, mask, last))
-        row = torch.arange(len(last), device=last.device)
-        return self._decoded(self.encoder(inputs, mask)[row, last])
+    def at(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
+        """Vectors of the prefixes that end at the places last [B], [B, D]: ``sessions`` in less work."""
+        return self._decoded(self.encoder.at(self.inputs(clicks), mask, last))  # type: ignore[operator]
 
     def _decoded(self, vectors: Tensor) -> Tensor:
         decoded: Tensor = self.decoder(vectors)

@@ -114,7 +114,7 @@ def unite(items, scores, place, union, ranks, features):
 def united(
     items: NDArray[Any], scores: NDArray[Any], n_items: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
-    """Return candidates, ranks and features of lists [G, n, k], as ``unite`` fills them, C the most of any."""
+    """Return candidates, ranks and features of lists [G, n, k] as ``unite`` fills them."""
     n_generators, n, k = items.shape
     union = np.empty((n, n_generators * k), np.int32)
     ranks = np.empty((*union.shape, n_generators), np.int32)

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
     from nextclick.network.workers import Workers
 
-_PUBLISHED: Mapping[str, Any] = {"held_out": "none", "clicked": False, "temperature": 0.0}
+_PUBLISHED: Mapping[str, Any] = {
+    **{"held_out": "none", "clicked": False, "scored": False, "temperature": 0.0},
+    **{"epochs": 5, "learning_rate": 0.001, "decay": 1.0},
+}
 _STARTED = 0.1  # standard deviation of item vectors taken over from a generator
 
 
@@ -47,8 +50,8 @@ class RRCRE(Composite, TrainedRecommender):
     items beyond come in the order of the first. Scores in answers are probabilities among the candidates;
     items beyond them have less than 2^-60. An empty prefix is answered by the first generator.
     Without a generator it re-ranks I2I-CF (item-knn, preset i2i-cf).
-    Source: Sánchez Rodríguez et al. 2019 (RRCRE), secs. 4 and 5.2. Several generators, ``scored``, ``start``
-    and ``held_out`` are ours; the paper's generators have seen the sessions that they generate for
+    Source: Sánchez Rodríguez et al. 2019 (RRCRE), secs. 4 and 5.2, which ``preset=paper`` is. Several
+    generators, ``clicked``, ``scored``, ``start``, ``temperature`` and ``held_out`` are ours; the paper's generators have seen the sessions that they generate for
     (held_out=none), and it suggests shared ranks without trying them.
     """
 
@@ -62,7 +65,14 @@ class RRCRE(Composite, TrainedRecommender):
     watched: ClassVar[str] = "recall@5"
 
     k: int = field(default=100, metadata=about("candidates of each generator", low=1, search=[50, 100, 150]))
-    epochs: int = field(default=5, metadata=about("passes over the training prefixes", low=1))
+    epochs: int = field(default=2, metadata=about("passes over the training prefixes", low=1))
+    learning_rate: float = field(
+        default=0.003, metadata=about("of Adam", low=0, search=("log", 0.0003, 0.01))
+    )
+    decay: float = field(
+        default=0.6,
+        metadata=about("factor on the learning rate after each epoch", low=0, high=1, search=(0.3, 1.0)),
+    )
     dim: int = field(default=100, metadata=about("width of item and rank vectors", low=1, search=[50, 100]))
     last_clicks: int = field(
         default=19, metadata=about("clicks of the prefix that are read, the last ones", low=1)
@@ -80,7 +90,7 @@ class RRCRE(Composite, TrainedRecommender):
         default=0.002, metadata=about("standard deviation of the item vectors at the start", low=0)
     )
     temperature: float = field(
-        default=0.0,
+        default=0.1,
         metadata=about(
             "an item is asked for by cosines divided by it; 0: plain products, of vectors of any length",
             low=0,
@@ -89,11 +99,11 @@ class RRCRE(Composite, TrainedRecommender):
     )
     clicked: bool = field(
         default=True,
-        metadata=about("the items of the session itself are candidates too, by how long ago they were clicked"),
+        metadata=about("the session's own items are candidates too, by how long ago they were clicked"),
     )
     cre: bool = field(default=True, metadata=about("use the rank embeddings; false: RR, for comparison"))
     scored: bool = field(
-        default=False, metadata=about("also use the generators' scores, weighed by the session")
+        default=True, metadata=about("also use the generators' scores, weighed by the session")
     )
     ranks: Literal["own", "shared"] = field(
         default="own",

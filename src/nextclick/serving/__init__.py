@@ -1,0 +1,1 @@
+"""The service: lists for sessions over HTTP, with versions that change under load, and experiments."""

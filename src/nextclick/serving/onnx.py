@@ -1,0 +1,238 @@
+"""Networks without PyTorch: exported once to ONNX beside their saved model, answered by ONNX Runtime."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextclick import artifact
+from nextclick.errors import ArtifactError, ConfigError, MissingExtraError
+from nextclick.files import new_file, sha256, write_json
+from nextclick.recommender import Recommender
+from nextclick.sessions import Queries, Sessions, Vocabulary
+
+if TYPE_CHECKING:
+    from nextclick.network.recommender import NeuralRecommender
+
+FORMAT = "nextclick-onnx"
+FORMAT_VERSION = 1
+GRAPH, ABOUT = "answers.onnx", "onnx.json"
+_LENGTHS, _BATCHES = (1, 2, 9, 30), (1, 4)  # that an export is checked on
+_CLOSE = 1e-4  # of the largest score: what float32 sums in another order differ by, with room
+
+
+@dataclass(kw_only=True, eq=False)
+class OnnxRecommender(Recommender):
+    """Answers of an exported network; lists, rules and batches come from the base class as for any other.
+
+    It cannot be fitted. An empty prefix is answered with the most clicked items.
+    """
+
+    name: ClassVar[str] = "onnx"
+    summary: ClassVar[str] = "an exported network, answered by ONNX Runtime"
+    source: ClassVar[str] = "as the network it was exported from"
+
+    last_clicks: int = field(default=19)
+    session: Any = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.facts = {}
+
+    def _fit(self, sessions: Sessions) -> None:
+        raise ConfigError("an exported network cannot be fitted; fit the model and export it again")
+
+    def _scores(self, queries: Queries) -> NDArray[np.float32]:
+        lengths = np.minimum(queries.ends - queries.starts, self.last_clicks)
+        rows = np.flatnonzero(lengths > 0)
+        if len(rows) == 0:
+            return np.repeat(self.support[None].astype(np.float32), len(queries), 0)
+        clicks = np.zeros((len(rows), int(lengths.max())), np.int64)  # [B, T]
+        for to, row in enumerate(rows):
+            n = lengths[row]
+            clicks[to, :n] = queries.items[queries.ends[row] - n : queries.ends[row]]
+        (answers,) = self.session.run(None, {"clicks": clicks, "lengths": lengths[rows].astype(np.int64)})
+        if len(rows) == len(queries):
+            found: NDArray[np.float32] = answers
+            return found
+        scores = np.tile(self.support.astype(np.float32), (len(queries), 1))
+        scores[rows] = answers
+        return scores
+
+    def _state(self) -> dict[str, NDArray[Any]]:
+        raise ConfigError("an exported network is saved by exporting it: nextclick export MODEL_DIR")
+
+    def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        raise ConfigError("an exported network is opened by the server only")
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a model directory holds an export."""
+    return (path / ABOUT).is_file()
+
+
+def is_installed() -> bool:
+    """Whether ONNX Runtime is there."""
+    return importlib.util.find_spec("onnxruntime") is not None
+
+
+def load(path: Path) -> OnnxRecommender:
+    """Open the export in a model directory, without PyTorch.
+
+    Raises ArtifactError when there is none, it is damaged, or it is not that of the model beside it, and
+    MissingExtraError without ONNX Runtime.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtraError("answering with ONNX Runtime", "onnx") from None
+    from safetensors import SafetensorError, safe_open
+
+    manifest = artifact.read_manifest(path)
+    about = _read_about(path)
+    if about["arrays"] != next(iter(manifest["files"].values())).get("sha256"):
+        raise ArtifactError(f"{path / GRAPH}: exported from other weights; export the model again")
+    try:
+        if sha256(path / GRAPH) != about["sha256"]:
+            raise ArtifactError(f"{path / GRAPH}: changed since it was exported; export the model again")
+        with safe_open(path / "arrays.safetensors", framework="numpy") as arrays:
+            wanted = [name for name in arrays.keys() if name.startswith("vocabulary.")]  # noqa: SIM118
+            ids = {name.removeprefix("vocabulary."): arrays.get_tensor(name) for name in wanted}
+            support = arrays.get_tensor("support")
+        vocabulary = Vocabulary.from_arrays(ids)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1  # the workers share the processors
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(path / GRAPH, options, providers=["CPUExecutionProvider"])
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise ArtifactError(f"{path}: the export is unreadable ({error}); export the model again") from error
+    except Exception as error:  # the runtime's own errors share no base class but this one
+        raise ArtifactError(f"{path / GRAPH}: damaged ({error}); export the model again") from error
+    model = OnnxRecommender(last_clicks=about["last_clicks"])
+    model.vocabulary, model.support, model.session = vocabulary, support, session
+    model.facts = manifest["facts"]
+    if support.shape != (len(vocabulary),) or len(vocabulary) != manifest["n_items"]:
+        raise ArtifactError(f"{path}: support and item ids do not fit together; fit the model again")
+    return model
+
+
+def export(path: Path) -> dict[str, Any]:
+    """Add an ONNX export to a saved network's directory, checked against PyTorch; return what was found.
+
+    The graph takes clicks int64 [B, T], padded on the right, and lengths int64 [B], and gives the scores of
+    all items, float32 [B, n_items]. It is checked on several lengths and batches before it gets its name.
+    Raises ConfigError for a model that is no network, ArtifactError where the export answers differently,
+    and MissingExtraError without PyTorch or ONNX.
+    """
+    from nextclick.network.recommender import NeuralRecommender
+
+    if not is_installed() or importlib.util.find_spec("onnxscript") is None:
+        raise MissingExtraError("exporting to ONNX", "onnx")
+    manifest = artifact.read_manifest(path)
+    model = artifact.load(path)
+    if not isinstance(model, NeuralRecommender):
+        raise ConfigError(
+            f"{path}: {model.name} is no network, and answers without PyTorch already; serve it as it is"
+        )
+    with new_file(path / GRAPH) as aside:
+        _write_graph(model, aside)
+        largest = _check(model, aside)
+        digest, size = sha256(aside), aside.stat().st_size
+    about = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "model": model.name,
+        "last_clicks": model.last_clicks,
+        "arrays": next(iter(manifest["files"].values()))["sha256"],
+        "sha256": digest,
+    }
+    write_json(path / ABOUT, about)
+    return {**about, "bytes": size, "largest_difference": largest}
+
+
+def _write_graph(model: NeuralRecommender, file: Path) -> None:
+    import torch
+    from torch import Tensor, nn
+
+    network = model.network.train(False)
+
+    class Answers(nn.Module):
+        """Scores of all items after the last of each row's clicks."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+            self.register_buffer("table", network.table().detach().T.contiguous())
+
+        def forward(self, clicks: Tensor, lengths: Tensor) -> Tensor:
+            mask = torch.arange(clicks.shape[1])[None] < lengths[:, None]
+            vectors = self.network.at(clicks, mask, lengths - 1)
+            scores = vectors @ self.table
+            return scores if self.network.bias is None else scores + self.network.bias[:, 0]
+
+    clicks, lengths = torch.zeros(3, 5, dtype=torch.int64), torch.tensor([5, 2, 1])
+    sizes = {
+        "clicks": {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO},
+        "lengths": {0: torch.export.Dim.AUTO},
+    }
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # of the exporter about itself and about packages that are not needed
+        exporter.setLevel(logging.ERROR)
+        torch.onnx.export(
+            Answers().train(False), (clicks, lengths), file, input_names=["clicks", "lengths"],
+            output_names=["scores"], dynamic_shapes=sizes, dynamo=True, external_data=False, verbose=False,
+        )  # fmt: skip
+    exporter.setLevel(level)
+
+
+def _check(model: NeuralRecommender, file: Path) -> float:
+    """Compare an export with the network; return the largest difference, as a share of the largest score."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    largest = 0.0
+    for length in _LENGTHS:
+        for size in _BATCHES:
+            lengths = np.array([max(1, length - row) for row in range(size)])
+            queries = Queries.of([rng.integers(0, model.n_items, n).astype(np.int32) for n in lengths])
+            exported = OnnxRecommender(last_clicks=model.last_clicks)
+            exported.vocabulary, exported.support, exported.session = model.vocabulary, model.support, session
+            try:
+                found, wanted = exported.score(queries), model.score(queries)
+            except Exception as error:
+                raise ArtifactError(
+                    f"the export does not take {size} sessions of {length} clicks ({error}); nothing was kept"
+                ) from error
+            difference = float(np.abs(found - wanted).max() / max(1e-9, float(np.abs(wanted).max())))
+            largest = max(largest, difference)
+    if not largest <= _CLOSE:
+        raise ArtifactError(
+            f"the export answers differently from the network, by {largest:.2g} of the largest score; "
+            "nothing was kept. Upgrade onnxscript and export again"
+        )
+    return largest
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    file = path / ABOUT
+    try:
+        about: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        known = about["format"] == FORMAT and about["format_version"] <= FORMAT_VERSION
+        if not known or not isinstance(about["last_clicks"], int) or about["last_clicks"] < 1:
+            raise ValueError("not an export of this version")
+        return {key: about[key] for key in ("last_clicks", "arrays", "sha256")}
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: not exported; make it with: nextclick export {path}") from None
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+        raise ArtifactError(f"{file}: unreadable ({error}); export the model again") from error

@@ -1,0 +1,82 @@
+"use strict";
+// The running experiment, looked at every two seconds.
+
+const at = (id) => document.getElementById(id);
+const percent = (value, digits = 2) => (value === null ? "" : `${(100 * value).toFixed(digits)}%`);
+const signed = (value) => (value === null ? "" : `${value >= 0 ? "+" : ""}${percent(value)}`);
+
+function make(tag, attributes, ...children) {
+  const drawn = ["svg", "line", "circle", "text", "title"].includes(tag);
+  const element = drawn ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes || {})) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+function table(title, rows, first) {
+  const heads = [...(first ? [first] : []), "variant", "sessions", "lists", "clicked", "CTR", "uplift", "95% interval", "p"];
+  const body = rows.map((row) => make("tr", {}, ...(first ? [make("td", {}, row.value)] : []),
+    make("th", { scope: "row" }, row.variant),
+    ...[row.sessions, row.lists, row.clicked].map((n) => make("td", {}, n.toLocaleString("en"))),
+    make("td", {}, percent(row.ctr)), make("td", {}, signed(row.uplift)),
+    make("td", {}, row.uplift_low === null || row.uplift === null ? "" : `${signed(row.uplift_low)} to ${signed(row.uplift_high)}`),
+    make("td", {}, row.p === null ? "" : row.p < 0.001 ? "< 0.001" : row.p.toFixed(3))));
+  return make("table", {}, make("caption", {}, title),
+    make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))), make("tbody", {}, ...body));
+}
+
+function chart(rows) {
+  const largest = Math.max(...rows.map((row) => Math.min(row.ctr_high, 3 * row.ctr + 0.001)), 0.001);
+  const x = (value) => 130 + 440 * Math.min(1, value / largest);
+  const parts = rows.flatMap((row, n) => {
+    const y = 24 + 34 * n;
+    return [make("text", { x: 0, y: y + 5 }, row.variant.slice(0, 16)), make("line", { class: "axis", x1: 130, x2: 570, y1: y, y2: y }),
+      make("line", { x1: x(row.ctr_low), x2: x(row.ctr_high), y1: y, y2: y }), make("circle", { cx: x(row.ctr), cy: y, r: 6 }),
+      make("text", { x: 578, y: y + 5 }, percent(row.ctr))];
+  });
+  const said = rows.map((row) => `${row.variant} ${percent(row.ctr)}`).join(", ");
+  return make("svg", { viewBox: `0 0 650 ${20 + 34 * rows.length}`, role: "img", "aria-label": `Click-through rates: ${said}` }, ...parts);
+}
+
+function show(found) {
+  if (!found.running) {
+    at("said").textContent = "No experiment is running: start the service with --experiment FILE.";
+    return;
+  }
+  at("name").textContent = `Experiment ${found.experiment}`;
+  at("notes").replaceChildren(...found.notes.map((note) => make("p", { class: "warning" }, note)));
+  if (!found.rows.length) { at("said").textContent = "No list has been shown yet."; return; }
+  const all = found.rows.filter((row) => row.by === "all");
+  at("chart").replaceChildren(chart(all));
+  at("all").replaceChildren(table("All sessions", all, null));
+  const kinds = [...new Set(found.rows.map((row) => row.by))].filter((by) => by !== "all");
+  at("by").replaceChildren(...kinds.map((by) => {
+    const holder = make("div", { class: "scroll" });
+    holder.append(table(`By ${by}`, found.rows.filter((row) => row.by === by), by));
+    return holder;
+  }));
+  const power = Object.entries(found.power).map(([name, value]) => {
+    const days = found.days_more[name];
+    return `${name}: an uplift of ${percent(found.effect)} would be found with a chance of ${percent(value, 0)}, days still needed for 80%: ${days === null ? "unknown" : Math.ceil(days)}`;
+  });
+  at("said").textContent = [`Shares of sessions: p = ${found.mismatch_p.toFixed(3)}`, ...power].join(". ");
+}
+
+async function look() {
+  try {
+    const headers = {};
+    const key = sessionStorage.getItem("nextclick-key");
+    if (key) headers.Authorization = `Bearer ${key}`;
+    const reply = await fetch("/v1/experiment", { headers });
+    const found = await reply.json();
+    if (!reply.ok) throw new Error(found.error);
+    at("problem").hidden = true;
+    show(found);
+  } catch (error) {
+    at("problem").hidden = false;
+    at("problem").textContent = error.message;
+  }
+  setTimeout(look, 2000);
+}
+
+look();

@@ -1,0 +1,101 @@
+"""Questions to one engine: gathered while it is busy, answered together, each within its deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from nextclick.serving.engine import Ask, Engine, Listed
+
+T = TypeVar("T")
+
+_TOGETHER = 32  # questions answered at once
+
+
+class BusyError(Exception):
+    """So many questions wait that one more would not be answered in time."""
+
+
+class Runner:
+    """Asks an engine in a thread of its own, so that the event loop never waits for a model.
+
+    Questions that arrive while the engine is at work wait and are then answered together, which costs less
+    than one after the other; nothing waits for others to arrive. limit: questions that may wait;  cached:
+    answers that are kept, 0 for none.
+    """
+
+    def __init__(self, engine: Engine, *, limit: int = 256, cached: int = 10_000) -> None:
+        self.engine = engine
+        self._limit, self._cached = limit, cached
+        self._answers: OrderedDict[tuple[object, ...], Listed] = OrderedDict()
+        self._waiting: deque[tuple[Ask, asyncio.Future[Listed]]] = deque()
+        self._busy = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"model-{engine.name}")
+
+    def remembered(self, ask: Ask) -> Listed | None:
+        """Return the answer if the same was asked lately."""
+        if not self._cached:
+            return None
+        answer = self._answers.get(ask.key)
+        if answer is not None:
+            self._answers.move_to_end(ask.key)
+        return answer
+
+    async def ask(self, ask: Ask, deadline: float) -> Listed:
+        """Return the engine's answer; deadline: seconds from now.
+
+        Raises BusyError, TimeoutError beyond the deadline, and whatever the model raises.
+        """
+        if len(self._waiting) >= self._limit:
+            raise BusyError
+        future: asyncio.Future[Listed] = asyncio.get_running_loop().create_future()
+        self._waiting.append((ask, future))
+        if not self._busy:
+            self._start()
+        async with asyncio.timeout(deadline):
+            answer = await future
+        if self._cached:
+            self._answers[ask.key] = answer
+            if len(self._answers) > self._cached:
+                self._answers.popitem(last=False)
+        return answer
+
+    async def do(self, work: Callable[[], T], deadline: float) -> T:
+        """Do something else in the engine's thread, between questions. Raises TimeoutError."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(deadline):
+            return await loop.run_in_executor(self._thread, work)
+
+    def close(self) -> None:
+        """Let the thread end when it has answered."""
+        self._thread.shutdown(wait=False)
+
+    def _start(self) -> None:
+        together: list[tuple[Ask, asyncio.Future[Listed]]] = []
+        while self._waiting and len(together) < _TOGETHER:
+            ask, future = self._waiting.popleft()
+            if not future.done():  # the deadline of the others is over
+                together.append((ask, future))
+        if not together:
+            return
+        self._busy = True
+        job = asyncio.get_running_loop().run_in_executor(
+            self._thread, self.engine.answer, [ask for ask, _ in together]
+        )
+        job.add_done_callback(lambda done: self._finish([future for _, future in together], done))
+
+    def _finish(self, futures: Sequence[asyncio.Future[Listed]], job: asyncio.Future[list[Listed]]) -> None:
+        self._busy = False
+        error = job.exception() if not job.cancelled() else asyncio.CancelledError()
+        for n, future in enumerate(futures):
+            if future.done():
+                continue
+            if error is not None:
+                future.set_exception(RuntimeError(f"the model failed: {error!r}"))
+            else:
+                future.set_result(job.result()[n])
+        if self._waiting:
+            self._start()

@@ -1,0 +1,141 @@
+"""Sessions in an SQLite file: shared by the workers of one machine, and kept when they end or are killed."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from nextclick.errors import DataError
+from nextclick.serving.store import Appended, Click, Limits, StoreDownError, items_of, merged
+from nextclick.sessions import ItemId
+
+T = TypeVar("T")
+
+_PATIENCE = 0.5  # seconds that a worker waits for another one's write
+_SWEEP = 2.0  # seconds between looks for sessions whose time is over
+_AT_ONCE = 2000  # sessions removed in one transaction, so that no writer waits long
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS sessions (
+    id TEXT PRIMARY KEY, touched REAL NOT NULL, clicks BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_touched ON sessions (touched);
+"""
+_OVERDUE = (
+    "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE touched < ? ORDER BY touched LIMIT ?)"
+)
+_OLDEST = "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions ORDER BY touched LIMIT ?)"
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Click]).decode
+
+
+class SqliteStore:
+    """Sessions in an SQLite file with a write-ahead log.
+
+    A write is in the log, in the hands of the operating system, when ``append`` returns: it survives a
+    killed process, and a power failure up to the last synchronisation. Reading and writing take tens of
+    microseconds and run in the event loop; a thread moves the log into the file and removes old sessions.
+    """
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        self.path, self._limits = path, limits
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = self._connect()
+            self._connection.executescript(_SCHEMA)
+        except (sqlite3.Error, OSError) as error:
+            raise DataError(
+                f"{path}: cannot be used as a store of sessions ({error}); name another file, or remove it"
+            ) from error
+        self._ended = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="sessions", daemon=True)
+        self._keeper.start()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")  # the thread does it
+        connection.execute("PRAGMA cache_size = -8192")
+        return connection
+
+    async def append(self, session: str, clicks: Sequence[Click]) -> Appended:
+        return self._do(lambda: self._append(session, clicks))
+
+    async def read(self, session: str) -> list[ItemId]:
+        return self._do(lambda: items_of(self._kept(session, time.time()), self._limits.longest))
+
+    async def forget(self, session: str) -> bool:
+        delete = "DELETE FROM sessions WHERE id = ?"
+        return self._do(lambda: self._connection.execute(delete, (session,)).rowcount > 0)
+
+    async def count(self) -> int:
+        row = self._do(lambda: self._connection.execute("SELECT count(*) FROM sessions").fetchone())
+        return int(row[0])
+
+    async def close(self) -> None:
+        self._ended.set()
+        self._keeper.join(timeout=5)
+        self._connection.close()
+
+    def _append(self, session: str, clicks: Sequence[Click]) -> Appended:
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            now = time.time()
+            kept, duplicates = merged(self._kept(session, now), clicks, self._limits.longest)
+            connection.execute(
+                "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?)", (session, now, _encode(kept))
+            )
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return Appended(items_of(kept, self._limits.longest), duplicates)
+
+    def _kept(self, session: str, now: float) -> list[Click]:
+        row = self._connection.execute(
+            "SELECT touched, clicks FROM sessions WHERE id = ?", (session,)
+        ).fetchone()
+        return _decode(row[1]) if row is not None and row[0] + self._limits.ttl >= now else []
+
+    def _do(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
+            raise StoreDownError(f"{self.path}: {error}") from error
+
+    # -- in the thread
+
+    def _keep(self) -> None:
+        """Move the log into the file and remove what is overdue, with a connection of the thread's own."""
+        try:
+            with closing(self._connect()) as connection:
+                while not self._ended.wait(_SWEEP):
+                    self._sweep(connection)
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error:  # the file is gone; requests say so
+            return
+
+    def _sweep(self, connection: sqlite3.Connection) -> None:
+        try:
+            overdue = time.time() - self._limits.ttl
+            while connection.execute(_OVERDUE, (overdue, _AT_ONCE)).rowcount == _AT_ONCE:
+                time.sleep(0.01)  # lets writers through
+            (n,) = connection.execute("SELECT count(*) FROM sessions").fetchone()
+            while n > self._limits.sessions:
+                removed = connection.execute(_OLDEST, (min(_AT_ONCE, n - self._limits.sessions),)).rowcount
+                n -= max(1, removed)
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.OperationalError:  # another worker is at it
+            return

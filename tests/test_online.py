@@ -1,0 +1,298 @@
+"""Online experiments: who sees what, what is kept of it, and what the figures promise."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+import nextclick
+from nextclick.cli import main
+from nextclick.errors import ConfigError, DataError
+from nextclick.online import statistics
+from nextclick.online.records import Recorder, read_records
+from nextclick.online.report import report
+from nextclick.online.statistics import Arm, compare
+from nextclick.online.trial import Trial, place
+from nextclick.online.visitors import Visits, answers_of, simulate
+from nextclick.shop import ShopConfig
+from nextclick.shop import simulate as shop
+from serving import client, saved
+
+TWO = {
+    "name": "t",
+    "variant": [{"name": "a", "model": "m", "share": 0.5}, {"name": "b", "model": "n", "share": 0.5}],
+}
+
+
+# -- who sees what
+
+
+def test_sessions_stay_are_shared_out_and_other_salts_are_independent() -> None:
+    sessions = [f"s{n}" for n in range(40_000)]
+    shares = (0.2, 0.3, 0.5)
+    first = np.array([place("salt", session, shares) for session in sessions])
+    again = np.array([place("salt", session, shares) for session in sessions])
+    assert np.array_equal(first, again)
+    assert statistics.mismatch(np.bincount(first).tolist(), shares) > 1e-4
+    other = np.array([place("other", session, shares) for session in sessions])
+    together = np.array([[np.sum((first == i) & (other == j)) for j in range(3)] for i in range(3)])
+    wanted = np.outer(shares, shares).ravel().tolist()
+    assert statistics.mismatch(together.ravel().tolist(), wanted) > 1e-4
+
+
+def test_the_assignment_is_written_down() -> None:
+    """By which an experiment goes on over restarts and upgrades."""
+    assert [place("salt", f"s{n}", (0.5, 0.5)) for n in range(12)] == ASSIGNED
+
+
+ASSIGNED = [1, 0, 0, 1, 1, 0, 1, 0, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"name": ""}, "name is missing"),
+        ({"variant": TWO["variant"][:1]}, "at least two"),
+        ({"variant": [TWO["variant"][0]] * 2}, "one name"),
+        ({"variant": [TWO["variant"][0], {**TWO["variant"][1], "share": 0.6}]}, "add up to 1.1"),
+        ({"variant": [TWO["variant"][0], {**TWO["variant"][1], "share": True}]}, "between 0 and 1"),
+        ({"variant": [TWO["variant"][0], {**TWO["variant"][1], "sahre": 0.5}]}, "did you mean 'share'"),
+        ({"variant": [TWO["variant"][0], {**TWO["variant"][1], "rules": "none.toml"}]}, "no such file"),
+        ({"salt": 5}, "salt"),
+        ({"variants": []}, "did you mean 'variant'"),
+    ],
+)
+def test_a_wrong_file_is_said(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Trial.of({**TWO, **change})
+
+
+# -- figures
+
+
+def test_a_rate_and_its_error_by_hand() -> None:
+    """Sessions of 1, 2 and 3 lists with 1, 0 and 2 clicks: R = 3/6, spreads 1/2, -1, 1/2."""
+    arm = Arm.of(np.array([0, 1, 1, 2, 2, 2]), np.array([True, False, False, True, True, False]))
+    assert (arm.sessions, arm.lists, arm.clicked, arm.with_click, arm.rate) == (3, 6, 3, 2, 0.5)
+    assert arm.error == pytest.approx(math.sqrt((0.25 + 1 + 0.25) / 2 / 3 / 4))
+
+
+def test_errors_are_those_of_the_bootstrap() -> None:
+    rng = np.random.default_rng(1)
+    n = rng.geometric(0.3, 3000).astype(float)
+    c = rng.binomial(n.astype(int), rng.beta(1, 9, 3000)).astype(float)
+    drawn = rng.integers(0, 3000, (2000, 3000))
+    rates = c[drawn].sum(1) / n[drawn].sum(1)
+    assert Arm.from_sessions(n, c).error == pytest.approx(rates.std(), rel=0.06)
+
+
+@given(st.floats(0.05, 60), st.integers(1, 9))
+def test_the_chi_squared_tail_is_its_integral(x: float, degrees: int) -> None:
+    grid = np.linspace(x, x + 400, 400_001)
+    density = np.exp((degrees / 2 - 1) * np.log(grid / 2) - grid / 2 - math.lgamma(degrees / 2)) / 2
+    assert statistics.chi_squared_tail(x, degrees) == pytest.approx(np.trapezoid(density, grid), abs=1e-5)
+
+
+def sessions_of(rng: np.random.Generator, m: int, raised: float = 0.0) -> tuple[Any, Any]:
+    """Sessions that differ in length and in how gladly they click; ``raised``: relatively more of it."""
+    n = rng.geometric(0.3, m)
+    glad = np.minimum(rng.beta(1.5, 10, m) * (1 + raised), 1.0)
+    return n.astype(float), rng.binomial(n, glad).astype(float)
+
+
+def test_the_same_against_the_same_is_rejected_as_often_as_said() -> None:
+    rng = np.random.default_rng(3)
+    tests = [compare(*(Arm.from_sessions(*sessions_of(rng, 1500)) for _ in range(2))) for _ in range(2000)]
+    rejected = np.mean([test.p < 0.05 for test in tests])
+    assert 0.035 <= rejected <= 0.065
+    held = np.mean([test.low <= 0 <= test.high for test in tests])
+    assert held == pytest.approx(1 - rejected)
+
+
+def test_an_uplift_is_found_as_often_as_the_power_says() -> None:
+    rng = np.random.default_rng(4)
+    found, said, covered = [], [], []
+    for _ in range(600):
+        a, b = Arm.from_sessions(*sessions_of(rng, 5000)), Arm.from_sessions(*sessions_of(rng, 5000, 0.1))
+        test = compare(a, b)
+        found.append(test.p < 0.05 and test.relative > 0)
+        said.append(test.power(0.1))
+        covered.append(test.low <= 0.1 <= test.high)
+    assert np.mean(found) == pytest.approx(np.mean(said), abs=0.05)
+    assert 0.3 < np.mean(said) < 0.95
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.025)
+    test = compare(a, b)
+    assert statistics.Uplift(
+        test.relative, 0, 0, 0, test.error / math.sqrt(test.times_the_data(0.1)), True
+    ).power(0.1) == pytest.approx(0.8, abs=0.001)
+
+
+def test_clicks_of_one_session_are_not_taken_for_many() -> None:
+    """One session that clicks a thousand times is one session."""
+    session = np.r_[np.zeros(1000, int), np.arange(1, 101)]
+    many = Arm.of(session, np.r_[np.ones(1000, bool), np.zeros(100, bool)])
+    assert many.error > 0.05
+    none = Arm.of(np.arange(50), np.zeros(50, bool))
+    assert compare(none, many).p == 1.0
+    assert not compare(none, many).enough
+    assert Arm.of(np.array([]), np.array([])).lists == 0
+    assert compare(Arm.of(np.zeros(3, int), np.ones(3, bool)), many).p > 0.5
+
+
+# -- records
+
+
+def test_records_are_read_back_once_and_torn_lines_are_counted(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    for n in range(6):
+        recorder.shown(
+            "t",
+            f"s{n // 2}",
+            "ab"[n // 2 % 2],
+            f"r{n}",
+            ["x"],
+            {"market": "de"} if n else {},
+            at=86_400.0 * n,
+        )
+    for _ in range(2):
+        recorder.clicked("t", "s0", "r1", "e", "x", {}, at=86_500.0)
+    recorder.clicked("t", "s0", "r99", "e", "x", {})
+    recorder.shown("other", "s0", "a", "r7", [], {})
+    recorder.close()
+    assert len(list(tmp_path.iterdir())) == 8
+    with next(iter(sorted(tmp_path.iterdir()))).open("a") as torn:
+        torn.write('{"kind": "shown", "tri')
+    seen = read_records(tmp_path, "t", ["a", "b"])
+    assert (len(seen), int(seen.clicked.sum()), seen.unreadable, seen.stray) == (6, 1, 1, 1)
+    findings = report(Trial.of(TWO), seen)
+    days = [row.value for row in findings.rows if row.by == "day"]
+    assert days == sorted(days)
+    assert days[0] == "1970-01-01"
+    assert {row.value for row in findings.rows if row.by == "market"} == {"de", "(not sent)"}
+    assert sum(row.arm.lists for row in findings.rows if row.by == "day") == 6
+    assert len(findings.notes) == 3
+    assert findings.to_csv().count("\n") == len(findings.rows) + 1
+    json.dumps(findings.to_json(), allow_nan=False)
+    with pytest.raises(DataError, match="check its name"):
+        read_records(tmp_path, "none", ["a", "b"])
+    with pytest.raises(DataError, match="no records here"):
+        read_records(tmp_path / "x", "t", ["a"])
+
+
+def test_lost_sessions_are_noticed(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    for n in range(2000):
+        variant = Trial.of(TWO).variant_of(f"s{n}").name
+        if variant == "a" or n % 3:
+            recorder.shown("t", f"s{n}", variant, f"r{n}", [], {})
+    recorder.close()
+    findings = report(Trial.of(TWO), read_records(tmp_path, "t", ["a", "b"]))
+    assert findings.mismatch < 1e-3
+    assert "not shared out" in findings.notes[0]
+
+
+def test_a_record_is_with_the_system_before_the_answer(tmp_path: Path) -> None:
+    """So that a killed process loses none: the file holds it while the recorder is still open."""
+    recorder = Recorder(tmp_path)
+    recorder.shown("t", "s", "a", "r", ["x"], {})
+    (file,) = tmp_path.iterdir()
+    assert str(os.getpid()) in file.name
+    assert json.loads(file.read_text())["request"] == "r"
+    recorder.close()
+
+
+def test_the_service_assigns_records_and_reports(tmp_path: Path) -> None:
+    trial = tmp_path / "t.toml"
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nblock = ["item 4"]\n')
+    trial.write_text(
+        'name = "t"\n[[variant]]\nname = "a"\nmodel = "m"\nshare = 0.5\n'
+        '[[variant]]\nname = "b"\nmodel = "n"\nshare = 0.5\nrules = "rules.toml"\n'
+    )
+    models = {"m": saved(tmp_path), "n": saved(tmp_path, "markov")}
+    read = Trial.read(trial)
+    with client(models, trial=str(trial), records=str(tmp_path / "records")) as opened:
+        for n in range(60):
+            session = f"s{n}"
+            opened.post("/v1/events", json={"session": session, "item": "item 3"})
+            answer = opened.post(
+                "/v1/recommend", json={"session": session, "attributes": {"market": "de"}}
+            ).json()
+            variant = read.variant_of(session)
+            assert (answer["variant"], answer["model"]) == (variant.name, variant.model)
+            items = [entry["item"] for entry in answer["items"]]
+            assert ("item 4" in items) == (variant.name == "a")
+            if n % 3 == 0:
+                event = {"session": session, "item": items[0], "request": answer["request"], "id": f"c{n}"}
+                for _ in range(2):
+                    opened.post("/v1/events", json=event)
+        other = opened.post("/v1/recommend", json={"session": "s1", "model": "m"}).json()
+        assert other["variant"] is None
+        found = opened.get("/v1/experiment").json()
+        rows = [row for row in found["rows"] if row["by"] == "all"]
+        assert sum(row["lists"] for row in rows) == 60
+        assert sum(row["clicked"] for row in rows) == 20
+    with pytest.raises(ConfigError, match="no model 'n'"), client({"m": models["m"]}, trial=str(trial)):
+        pass
+
+
+# -- simulated visitors
+
+
+def test_visitors_click_lists_that_suit_them_more_often(tmp_path: Path) -> None:
+    config = ShopConfig(sessions=8000, products=1024)
+    folder = shop(config).write(tmp_path / "shop", thumbnails=False)
+    data = nextclick.prepare(folder / "clicks.parquet", out=tmp_path / "data", event="event", holdout="3d")
+    models = {"m": nextclick.Popularity().fit(data.full), "n": nextclick.VSKNN().fit(data.full)}
+    trial = Trial.of(TWO)
+    shown = simulate(trial, answers_of(models, 10), tmp_path / "records", config, Visits(3000, days=5, k=10))
+    seen = read_records(tmp_path / "records", "t", ["a", "b"])
+    assert len(seen) == shown
+    findings = report(trial, seen)
+    assert findings.overall[1].uplift is not None
+    assert findings.overall[1].uplift.low > 0.1
+    assert findings.mismatch > 1e-4
+    again = simulate(
+        trial, answers_of(models, 10), tmp_path / "again", config, Visits(500, days=5, k=10, seed=2)
+    )
+    once = simulate(
+        trial, answers_of(models, 10), tmp_path / "once", config, Visits(500, days=5, k=10, seed=2)
+    )
+    assert again == once
+
+
+def test_from_the_command_line(tmp_path: Path) -> None:
+    config = ShopConfig(sessions=3000, products=256)
+    folder = shop(config).write(tmp_path / "shop", thumbnails=False)
+    data = nextclick.prepare(folder / "clicks.parquet", out=tmp_path / "data", event="event", holdout="3d")
+    nextclick.Markov().fit(data.full).save(tmp_path / "m")
+    nextclick.Popularity().fit(data.full).save(tmp_path / "n")
+    (tmp_path / "t.toml").write_text(
+        'name = "t"\n[[variant]]\nname = "a"\nmodel = "m"\nshare = 0.5\n'
+        '[[variant]]\nname = "b"\nmodel = "n"\nshare = 0.5\n'
+    )
+    base = ["experiment", "simulate", str(tmp_path / "t.toml"), str(tmp_path / "m"), str(tmp_path / "n")]
+    options = ["--out", str(tmp_path / "records"), "--sessions", "600", "--products", "256"]
+    done = CliRunner().invoke(main, [*base, *options])
+    assert done.exit_code == 0, done.output
+    assert CliRunner().invoke(main, [*base, *options]).exit_code == 1
+    files = [f"--{kind}={tmp_path / f'r.{kind}'}" for kind in ("csv", "html")]
+    told = CliRunner().invoke(
+        main,
+        ["experiment", "report", str(tmp_path / "t.toml"), str(tmp_path / "records"), *files],
+        env={"COLUMNS": "140"},
+    )
+    assert told.exit_code == 0, told.output
+    assert "day 2025-04-02" in told.output
+    assert "would be found with a chance of" in told.output
+    assert "<script" not in (tmp_path / "r.html").read_text()
+    assert (tmp_path / "r.csv").read_text().startswith("by,value,variant,sessions,")

@@ -1,0 +1,205 @@
+"""The shop and the running experiment in a real browser: clicked through, on a laptop and on a phone.
+
+With NEXTCLICK_PICTURES set to a folder, the screenshots of the documentation are written there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nextclick
+from nextclick.shop import ShopConfig, simulate
+from serving import Server, served
+
+pytestmark = pytest.mark.browser
+PICTURES = os.environ.get("NEXTCLICK_PICTURES")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    pytest.importorskip("uvicorn")
+    pytest.importorskip("PIL")
+    folder = tmp_path_factory.mktemp("shop")
+    shop = simulate(ShopConfig(sessions=4000, products=256)).write(folder / "shop", thumbnails=True)
+    data = nextclick.prepare(shop / "clicks.parquet", out=folder / "data", event="event", holdout="3d")
+    names = ("markov", "vs-knn", "pop")
+    for name in names:
+        nextclick.build(name).fit(data.full).save(folder / name)
+    trial = folder / "trial.toml"
+    variants = "".join(
+        f'[[variant]]\nname = "{name}"\nmodel = "{name}"\nshare = 0.5\n' for name in ("markov", "vs-knn")
+    )
+    trial.write_text(f'name = "lists"\n{variants}')
+    arguments = [str(folder / name) for name in names]
+    options = ["--catalogue", str(shop), "--experiment", str(trial), "--records", str(folder / "records")]
+    with served(*arguments, *options, "--store", f"sqlite:{folder / 's.sqlite'}") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium to look at the pages with")
+    with playwright.sync_playwright() as running:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        opened = running.chromium.launch(executable_path=chromium, args=arguments)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    return []
+
+
+def opened(browser: Any, server: Server, path: str, complaints: list[str], width: int = 1280) -> Any:
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith(server.url) else complaints.append(request.url),
+    )
+    page.goto(server.url + path)
+    return page
+
+
+def listed(page: Any, name: str) -> list[str]:
+    rows = page.locator(f'[data-list="{name}"] button.row')
+    found: list[str] = rows.evaluate_all("rows => rows.map(row => row.dataset.item)")
+    return found
+
+
+def clicked(page: Any, button: Any, clicks: int) -> None:
+    """Click, and wait until the session and all lists have followed."""
+    waited(lambda: page.locator("#said").text_content())  # of what went before
+    page.locator("#said").evaluate("said => { said.textContent = '' }")
+    button.click()
+    followed = "() => [document.querySelectorAll('#session li').length, said.textContent]"
+    waited(lambda: (found := page.evaluate(followed))[0] == clicks and found[1])
+
+
+def waited(true: Callable[[], Any], seconds: float = 10.0) -> None:
+    """Wait for something; the page's policy lets no other script of a test's run in it for long."""
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def shot(page: Any, name: str) -> None:
+    if PICTURES:
+        page.evaluate("scrollTo(0, 0)")
+        page.screenshot(path=str(Path(PICTURES) / name), full_page=False)
+
+
+def test_lists_follow_the_clicks_and_say_why(browser: Any, server: Server, complaints: list[str]) -> None:
+    page = opened(browser, server, "/", complaints)
+    page.wait_for_selector("#products button.product")
+    item = server.post("/v1/recommend", {"k": 4})["items"][3]["item"]  # one that the models know
+    page.wait_for_selector('[data-list="vs-knn"] button.row')
+    empty = {name: listed(page, name) for name in ("markov", "vs-knn", "pop")}
+    page.locator("#item").fill(item)
+    clicked(page, page.locator("#type-item button"), 1)
+    after = {name: listed(page, name) for name in empty}
+    assert after["vs-knn"] != empty["vs-knn"]
+    assert after["markov"] != empty["markov"]
+    assert item not in after["vs-knn"]
+    assert page.locator('[data-list="vs-knn"] .move.new').count() > 0
+    direct = server.post("/v1/recommend", {"items": [item], "k": 10, "exclude_seen": True, "model": "vs-knn"})
+    assert after["vs-knn"] == [entry["item"] for entry in direct["items"]]
+    assert "new of 10" in page.locator("#said").inner_text()
+    clicked(page, page.locator('[data-list="vs-knn"] button.row').nth(1), 2)
+    assert listed(page, "vs-knn") != after["vs-knn"]
+    assert " ms " in page.locator('[data-list="vs-knn"] p').first.inner_text()
+    page.locator('[data-list="vs-knn"] summary').click()
+    page.wait_for_selector('[data-list="vs-knn"] .why dt')
+    assert page.locator('[data-list="vs-knn"] meter').count() >= 1
+    page.locator('[data-list="pop"] summary').click()
+    page.wait_for_selector('[data-list="pop"] details li')
+    assert "without" in page.locator('[data-list="pop"] details li').first.inner_text()
+    shot(page, "shop.png")
+    assert complaints == []
+
+
+def test_the_rate_of_the_experiment_moves_with_a_click(
+    browser: Any, server: Server, complaints: list[str]
+) -> None:
+    page, live = (opened(browser, server, path, complaints) for path in ("/", "/experiment"))
+    mine = 'section[data-list^="For you"] '
+    page.wait_for_selector(mine + "button.row")
+    variant = page.locator(mine + "p").first.inner_text().split()[1]
+
+    def figures() -> tuple[int, int]:
+        found = server.get("/v1/experiment")
+        row = next(row for row in found["rows"] if row["by"] == "all" and row["variant"] == variant)
+        return row["lists"], row["clicked"]
+
+    clicked(page, page.locator("#products button.product").first, 1)
+    lists, clicks = figures()
+    clicked(page, page.locator(mine + "button.row").first, 2)
+    assert figures() == (lists + 1, clicks + 1)
+    cells = "rows => rows.map(row => [row.children[0].textContent, row.children[3].textContent])"
+    waited(lambda: [variant, str(clicks + 1)] in live.locator("#all tbody tr").evaluate_all(cells))
+    assert live.locator("svg circle").count() == 2
+    if PICTURES:
+        _visitors(server)
+        live.wait_for_timeout(3000)
+    shot(live, "experiment.png")
+    assert complaints == []
+
+
+def _visitors(server: Server) -> None:
+    """So many visitors that the picture shows something: each clicks its list now and then."""
+    import random
+
+    chance = random.Random(1)
+    for visitor in range(400):
+        session, item = f"v{visitor}", f"P{chance.randrange(256) + 1:04d}"
+        for step in range(chance.randrange(1, 6)):
+            about = {"market": chance.choice(["de", "fr"])}
+            server.post("/v1/events", {"session": session, "item": item, "id": f"{session}.{step}"})
+            answer = server.post("/v1/recommend", {"session": session, "k": 10, "attributes": about})
+            item = answer["items"][chance.randrange(10)]["item"]
+            if chance.random() < (0.12 if answer["variant"] == "markov" else 0.2):
+                event = {
+                    "session": session,
+                    "item": item,
+                    "id": f"{session}.{step}c",
+                    "request": answer["request"],
+                }
+                server.post("/v1/events", event)
+
+
+@pytest.mark.parametrize("path", ["/", "/experiment", "/docs"])
+def test_pages_fit_a_phone_and_can_be_used_with_a_keyboard(
+    browser: Any, server: Server, complaints: list[str], path: str
+) -> None:
+    page = opened(browser, server, path, complaints, width=360)
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.locator("h1").count() == 1
+    assert page.locator("html[lang=en]").count() == 1
+    unnamed = "buttons => buttons.filter(button => !button.innerText.trim()).length"
+    assert page.locator("button:visible").evaluate_all(unnamed) == 0
+    assert page.locator("img:not([alt])").count() == 0
+    if path == "/":
+        page.locator("#products button.product").first.focus()
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#session li")
+        page.wait_for_load_state("networkidle")
+        small = "buttons => buttons.filter(button => button.getBoundingClientRect().height < 40).length"
+        assert page.locator("button:visible").evaluate_all(small) == 0
+        shot(page, "shop-phone.png")
+    if path == "/docs":
+        page.wait_for_selector("text=POST /v1/recommend")
+    assert complaints == []

@@ -1,0 +1,242 @@
+"""The service in processes of its own: killed, swapped under load, stopped, and never losing an event."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nextclick
+from nextclick.serving.versions import Versions
+from serving import Server, saved, served
+
+pytest.importorskip("uvicorn")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+class Load(threading.Thread):
+    """Asks as fast as it can, over one connection; keeps what was answered, and what was refused."""
+
+    def __init__(self, server: Server, bodies: Any, path: str) -> None:
+        super().__init__(daemon=True)
+        self.server, self.bodies, self.path = server, bodies, path
+        self.answers: list[tuple[int, bytes]] = []
+        self.broken: list[int] = []  # how many answers there had been when a connection broke
+        self.sent: list[str] = []
+        self.over = False
+
+    def run(self) -> None:
+        connection = HTTPConnection("127.0.0.1", self.server.port, timeout=10)
+        try:
+            self._ask(connection)
+        finally:
+            connection.close()
+
+    def _ask(self, connection: HTTPConnection) -> None:
+        for name, body in self.bodies():
+            while not self.over:
+                try:
+                    connection.request("POST", self.path, body, {"Content-Type": "application/json"})
+                    reply = connection.getresponse()
+                    self.answers.append((reply.status, reply.read()))
+                    self.sent.append(name)
+                    break
+                except (OSError, HTTPException):
+                    self.broken.append(len(self.answers))
+                    connection.close()
+                    time.sleep(0.02)
+            if self.over:
+                return
+
+
+def events(prefix: str) -> Any:
+    def bodies() -> Any:
+        n = 0
+        while True:
+            yield (
+                f"{prefix}{n}",
+                f'{{"session": "{prefix}{n // 5}", "item": "item {n % 30}", "id": "{prefix}{n}"}}',
+            )
+            n += 1
+
+    return bodies
+
+
+def lists() -> Any:
+    while True:
+        yield "", '{"items": ["item 3", "item 9"], "k": 10}'
+
+
+def kept(store: Path, loads: list[Load]) -> int:
+    """How many acknowledged events the store holds; fails where one is missing."""
+    import sqlite3
+
+    from nextclick.serving.sqlite import _decode
+
+    with sqlite3.connect(store) as connection:
+        ids = {
+            click.id
+            for (blob,) in connection.execute("SELECT clicks FROM sessions")
+            for click in _decode(blob)
+        }
+    connection.close()
+    acknowledged = {
+        name
+        for load in loads
+        for name, (status, _) in zip(load.sent, load.answers, strict=True)
+        if status == 200
+    }
+    assert acknowledged <= ids
+    return len(acknowledged)
+
+
+def test_no_event_is_lost_when_worker_or_server_is_killed(folder: Path, tmp_path: Path) -> None:
+    store = tmp_path / "sessions.sqlite"
+    server = Server(str(saved(folder)), "--workers", "2", "--store", f"sqlite:{store}")
+    loads = [Load(server, events(f"{n}-"), "/v1/events") for n in range(3)]
+    try:
+        server.wait()
+        for load in loads:
+            load.start()
+        time.sleep(0.7)
+        before = server.children()
+        assert len(before) == 2
+        os.kill(before[0], signal.SIGKILL)
+        killed = time.monotonic()
+        server.get("/healthz")  # the other one answers
+        while len(set(server.children()) - set(before)) == 0 and time.monotonic() < killed + 10:
+            time.sleep(0.05)
+        assert set(server.children()) - set(before)
+        time.sleep(0.7)
+        server.kill()
+        killed = time.monotonic()
+        while server.is_up():  # the port is free when the workers have noticed
+            assert time.monotonic() < killed + 30
+            time.sleep(0.05)
+        server.start()
+        server.wait()
+        counted = [len(load.answers) for load in loads]
+        time.sleep(0.7)
+        assert all(len(load.answers) > n for load, n in zip(loads, counted, strict=True))
+    finally:
+        for load in loads:
+            load.over = True
+        server.stop()
+    assert kept(store, loads) > 100
+    assert {status for load in loads for status, _ in load.answers} == {200}
+
+
+def test_versions_are_swapped_under_load_without_a_failed_or_mixed_answer(
+    folder: Path, tmp_path: Path
+) -> None:
+    import json
+
+    versions = Versions(tmp_path / "root")
+    models = [saved(folder), saved(folder, "pop"), saved(folder, "item-knn")]
+    first = versions.publish(models[0])
+    wanted = {}
+    with served(
+        str(tmp_path / "root"), "--workers", "2", "--poll", "0.05", "--store", f"sqlite:{tmp_path / 's'}"
+    ) as server:
+        loads = [Load(server, lists, "/v1/recommend") for _ in range(3)]
+        for load in loads:
+            load.start()
+        for turn in range(6):
+            version = first if turn == 0 else versions.publish(models[turn % 3])
+            model = nextclick.load(versions.directory(version))
+            wanted[version] = [item for item, _ in model.recommend(["item 3", "item 9"], 10)]
+            time.sleep(0.35)
+        for load in loads:
+            load.over = True
+            load.join(10)
+    answers = [json.loads(body) for load in loads for _, body in load.answers]
+    assert {status for load in loads for status, _ in load.answers} == {200}
+    assert not any(load.broken for load in loads)
+    assert {answer["version"] for answer in answers} == set(wanted)
+    assert all(
+        [entry["item"] for entry in answer["items"]] == wanted[answer["version"]] for answer in answers
+    )
+    assert not any(answer["marks"] for answer in answers)
+
+
+def test_figures_of_all_workers_are_added_up_and_a_stop_is_clean(folder: Path, tmp_path: Path) -> None:
+    server = Server(str(saved(folder)), "--workers", "2", "--store", f"sqlite:{tmp_path / 's'}")
+    try:
+        server.wait()
+        for n in range(40):
+            server.post("/v1/recommend", {"items": [f"item {n % 30}"]})
+        import urllib.request
+
+        with urllib.request.urlopen(server.url + "/metrics") as reply:
+            text = reply.read().decode()
+        assert 'nextclick_answer_seconds_count{model="vs-knn-1"} 40.0' in text
+    finally:
+        code = server.stop()
+    assert code == 0
+
+
+def test_a_slow_client_is_turned_away_and_holds_nobody_up(folder: Path, tmp_path: Path) -> None:
+    import socket
+
+    with served(str(saved(folder)), "--store", "memory", "--patience", "0.3") as server:
+        slow = socket.create_connection(("127.0.0.1", server.port))
+        slow.sendall(b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        assert server.post("/v1/recommend", {})["items"]
+        slow.settimeout(5)
+        assert b" 408 " in slow.recv(1000)
+        slow.close()
+        broken = socket.create_connection(("127.0.0.1", server.port))
+        broken.sendall(b"\x00\xff nonsense\r\n\r\n")
+        broken.settimeout(5)
+        assert b" 400 " in broken.recv(1000)
+        broken.close()
+        assert server.get("/healthz") == {"alive": True}
+
+
+def test_a_missing_package_is_said_with_the_remedy(folder: Path) -> None:
+    model = str(saved(folder))
+    for package in ("msgspec", "fastapi", "uvicorn", "prometheus_client"):
+        code = f"import sys; sys.modules[{package!r}] = None; from nextclick.cli import main; main()"
+        command = [sys.executable, "-c", code, "serve", model, "--store", "memory", "--port", "18998"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1, done.stderr
+        assert "pip install 'nextclick[serve]'" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nothing"], "no model here"),
+        (["MODEL", "--workers", "2", "--store", "memory"], "several workers"),
+        (["MODEL", "--host", "0.0.0.0"], "--keys"),
+        (["MODEL", "--store", "mongo:x"], "expected memory, sqlite"),
+        (["MODEL", "--keys", "none.json"], "nextclick keys add"),
+        (["MODEL", "MODEL"], "two models"),
+        (["MODEL", "--rules", "none.toml"], "no such file"),
+        (["MODEL", "--runtime", "onnx"], "nextclick export"),
+        (["nothing", "--workers", "2"], "no model here"),
+    ],
+)
+def test_what_cannot_be_served_is_said(folder: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
+    model = str(saved(folder))
+    words = [model if word == "MODEL" else word for word in arguments]
+    if "--store" not in words:
+        words += ["--store", f"sqlite:{tmp_path / 's'}"]
+    command = [sys.executable, "-m", "nextclick", "serve", *words, "--port", "18999"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
