@@ -50,9 +50,10 @@ class RRCRE(Composite, TrainedRecommender):
     items beyond come in the order of the first. Scores in answers are probabilities among the candidates;
     items beyond them have less than 2^-60. An empty prefix is answered by the first generator.
     Without a generator it re-ranks I2I-CF (item-knn, preset i2i-cf).
-    Source: Sánchez Rodríguez et al. 2019 (RRCRE), secs. 4 and 5.2, which ``preset=paper`` is. Several
-    generators, ``clicked``, ``scored``, ``start``, ``temperature`` and ``held_out`` are ours; the paper's generators have seen the sessions that they generate for
-    (held_out=none), and it suggests shared ranks without trying them.
+    Source: Sánchez Rodríguez et al. 2019 (RRCRE), secs. 4 and 5.2, as ``preset=paper`` is. Several
+    generators, ``clicked``, ``scored``, ``start``, ``temperature`` and ``held_out`` are ours; the paper's
+    generators have seen the sessions that they generate for (held_out=none), and it suggests shared ranks
+    without trying them.
     """
 
     name: ClassVar[str] = "rrcre"
