@@ -40,6 +40,8 @@ The commands in the order of a first visit. `nextclick COMMAND --help` prints th
 MORE = {
     "demo": "[the demo shop](simulator.md).",
     "prepare": "[data](data.md).",
+    "features": "[item features](features.md).",
+    "features neighbours": "[item features](features.md#looking-at-them).",
     "models": "[models](models.md).",
     "fit": "[models](models.md), [model directories](artifacts.md).",
     "evaluate": "[evaluation](evaluation.md).",
@@ -58,8 +60,14 @@ def cli_page() -> str:
     for name in COMMANDS:
         command = main.get_command(context, name)
         assert command is not None
-        parts.append(_command(name, command, click.Context(command, info_name=name, parent=context)))
+        for of, each in {name: command, **_others(name, command)}.items():
+            parts.append(_command(of, each, click.Context(each, info_name=of, parent=context)))
     return "\n".join(parts)
+
+
+def _others(name: str, command: click.Command) -> dict[str, click.Command]:
+    """Return the commands that hang on another one, by what is typed."""
+    return {f"{name} {word}": other for word, other in getattr(command, "others", {}).items()}
 
 
 def _command(name: str, command: click.Command, context: click.Context) -> str:

@@ -34,7 +34,8 @@ _COMMAND = re.compile(r"^(?:\$ )?(nextclick .*)$", re.MULTILINE)
 
 def commands() -> list[click.Command]:
     context = click.Context(main)
-    return [command for name in COMMANDS if (command := main.get_command(context, name)) is not None]
+    found = [command for name in COMMANDS if (command := main.get_command(context, name)) is not None]
+    return found + [other for command in found for other in getattr(command, "others", {}).values()]
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -65,14 +66,19 @@ def script(path: Path) -> ModuleType:
 @pytest.mark.parametrize("command", commands(), ids=lambda command: command.name)
 def test_every_command_and_option_is_documented(command: click.Command) -> None:
     text = (DOCS / "cli.md").read_text("utf-8")
-    _, heading, section = text.partition(f"\n## nextclick {command.name}\n")
+    typed_as = next(
+        name
+        for name in re.findall(r"^## nextclick (.*)$", text, re.MULTILINE)
+        if name.split()[-1] == command.name
+    )
+    _, heading, section = text.partition(f"\n## nextclick {typed_as}\n")
     assert heading
     section = section.partition("\n## ")[0]
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             for name in parameter.opts:
                 assert f"`{name}`" in section, f"docs/cli.md: {command.name} lacks {name}"
-    assert f"`nextclick {command.name}`" in README.read_text("utf-8")
+    assert f"`nextclick {typed_as}`" in README.read_text("utf-8")
 
 
 def test_generated_pages_are_up_to_date() -> None:

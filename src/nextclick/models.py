@@ -15,6 +15,7 @@ from nextclick.neighbours.session_knn import SKNN, STAN, VMISKNN, VSKNN
 from nextclick.network.gru4rec import GRU4Rec, GRU4RecPlus
 from nextclick.network.narm import NARM
 from nextclick.network.stamp import STAMP
+from nextclick.parallel.prnn import PRNN
 from nextclick.recommender import Recommender
 
 MODELS: dict[str, type[Recommender]] = {
@@ -32,6 +33,7 @@ MODELS: dict[str, type[Recommender]] = {
     "gru4rec-plus": GRU4RecPlus,
     "stamp": STAMP,
     "narm": NARM,
+    "prnn": PRNN,
 }
 for _model in MODELS.values():
     _model.__doc__ = settings.documented(_model)

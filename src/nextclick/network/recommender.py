@@ -19,7 +19,7 @@ from nextclick.sessions import Queries, Sessions
 from nextclick.settings import about
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from nextclick.network.scoring import Network
     from nextclick.network.training import Epoch, Objective, Options
@@ -206,19 +206,25 @@ class NeuralRecommender(TrainedRecommender):
         sums = [crc32(array.data) for part in (sessions, kept) for array in (part.items, part.offsets)]
         return self._run_stage(stage, objective, options, validate, {**what, "checksums": sums})
 
-    def _scores(self, queries: Queries) -> NDArray[np.float32]:
-        torch = _torch()
+    def _vectors(self, queries: Queries) -> Tensor:
+        """Return the network's vector of each prefix, none of them empty, [B, D]; without gradients."""
+        import torch
+
         from nextclick.network.batches import prefixes
 
+        device = self.network.items.weight.device
+        clicks, mask, last = prefixes(queries, self.last_clicks)
+        vectors: Tensor = self.network.sessions(clicks.to(device), mask.to(device))
+        return vectors[torch.arange(len(queries)), last]
+
+    def _scores(self, queries: Queries) -> NDArray[np.float32]:
+        torch = _torch()
         empty = queries.ends == queries.starts
         rows = np.flatnonzero(~empty)
         if len(rows) == 0:
             return np.repeat(self.support[None].astype(np.float32), len(queries), 0)
-        device = self.network.items.weight.device
         with torch.inference_mode():
-            clicks, mask, last = prefixes(queries[rows], self.last_clicks)
-            vectors = self.network.sessions(clicks.to(device), mask.to(device))
-            answers = self.network.scores(vectors[torch.arange(len(rows)), last]).cpu().numpy()
+            answers = self.network.scores(self._vectors(queries[rows])).cpu().numpy()
         if len(rows) == len(queries):
             found: NDArray[np.float32] = answers
             return found

@@ -127,12 +127,13 @@ def train(
                 tell(f"epoch {epoch}: validating", done, objective.n_pairs)
                 figure = validate()
             history.append(Epoch(epoch, float(total) / max(done, 1), figure))
-            if best_of(history) is history[-1]:
+            if figure is not None and best_of(history) is history[-1]:
                 state.keep()
             watch(history[-1], done / seconds)
             if checkpoints is not None and workers.rank == 0:
                 checkpoints.write(state, [vars(epoch) for epoch in history])
-    state.take_kept()
+    if state.best:
+        state.take_kept()
     network.train(False)
     return history
 
