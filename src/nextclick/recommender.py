@@ -180,6 +180,11 @@ class Recommender(ABC):
         )
 
     @property
+    def takes_new_items(self) -> bool:
+        """Whether ``with_items`` can make it know items that it was not fitted on."""
+        return False
+
+    @property
     def n_items(self) -> int:
         """How many items the recommender knows; their codes are 0 .. n_items - 1."""
         if not hasattr(self, "vocabulary"):

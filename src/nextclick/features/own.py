@@ -42,7 +42,7 @@ class OwnExtractor:
             raise DataError("the saved weights of the picture extractor do not fit; make the features again")
         self._network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
         self._network.train(False)
-        digest = hashlib.sha256(b"".join(array.tobytes() for array in weights.values()))
+        digest = hashlib.sha256(b"".join(weights[name].tobytes() for name in sorted(weights)))
         self.identity = f"own {digest.hexdigest()}"
         self.name = "own (four convolutions, trained on these pictures alone)"
 

@@ -301,7 +301,8 @@ class Features:
             written = {"bytes": (aside / _ARRAYS).stat().st_size, "sha256": sha256(aside / _ARRAYS)}
             manifest = {
                 "format": FORMAT, "format_version": FORMAT_VERSION, "package_version": __version__,
-                "items": len(self), "about": {name: dict(about) for name, about in self.about.items()},
+                "items": len(self), "representations": list(self.representations),
+                "about": {name: dict(about) for name, about in self.about.items()},
                 "files": {_ARRAYS: written},
             }  # fmt: skip
             write_json(aside / "manifest.json", manifest)
@@ -333,7 +334,7 @@ class Features:
             ]:
                 raise ArtifactError(f"{path / _ARRAYS}: damaged or changed since it was written; {again}")
             arrays = load_file(path / _ARRAYS)
-            return cls._opened(arrays, manifest["about"])
+            return cls._opened(arrays, manifest["representations"], manifest["about"])
         except FileNotFoundError as error:
             missing = Path(str(error.filename)).name
             raise ArtifactError(f"{path}: no features here (no {missing}); {again}") from None
@@ -349,7 +350,7 @@ class Features:
             raise ArtifactError(f"{path}: unreadable features ({error}); {again}") from error
 
     @classmethod
-    def _opened(cls, arrays: Mapping[str, NDArray[Any]], about: Any) -> Self:
+    def _opened(cls, arrays: Mapping[str, NDArray[Any]], names: list[str], about: Any) -> Self:
         parts: dict[str, dict[str, dict[str, NDArray[Any]]]] = {"vectors": {}, "encoders": {}}
         ids = {}
         for name, array in arrays.items():
@@ -358,7 +359,7 @@ class Features:
             else:
                 part, of, rest = name.split(".", 2)
                 parts[part].setdefault(of, {})[rest] = array
-        vectors = {name: representation_of(found) for name, found in parts["vectors"].items()}
+        vectors = {name: representation_of(parts["vectors"][name]) for name in names}
         if not isinstance(about, dict):
             raise TypeError("it does not say what the features were made of")
         return cls(Vocabulary.from_arrays(ids), vectors, about, parts["encoders"])

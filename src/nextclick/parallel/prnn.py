@@ -258,6 +258,10 @@ class PRNN(NeuralRecommender):
 
     # -- new items
 
+    @property
+    def takes_new_items(self) -> bool:
+        return bool(getattr(self, "_given", {}))
+
     def with_items(self, features: Features) -> Self:
         """Return a p-RNN that also knows the items that are new in ``features``, without refitting.
 
