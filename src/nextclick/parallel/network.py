@@ -86,11 +86,15 @@ class SparseSource(nn.Module):
         """What items [L] add to the gates, [L, W]."""
         first = self.offsets[items]
         lengths = self.offsets[items + 1] - first
-        row = torch.repeat_interleave(torch.arange(len(items), device=items.device), lengths)
         before = lengths.cumsum(0) - lengths
-        at = torch.arange(len(row), device=items.device) + (first - before)[row]
-        entries = read(self.weight, self.columns[at].long()) * self.values[at, None]
-        return entries.new_zeros(len(items), entries.shape[1]).index_add(0, row, entries)
+        at = torch.repeat_interleave(first - before, lengths)
+        at += torch.arange(len(at), device=items.device)
+        columns, slots = torch.unique(self.columns[at], return_inverse=True)
+        rows = read(self.weight, columns.long())
+        added: Tensor = nn.functional.embedding_bag(
+            slots, rows, before, mode="sum", per_sample_weights=self.values[at]
+        )
+        return added
 
 
 def source_of(name: str, given: Representation, width: int, fine_tuned: bool) -> DenseSource | SparseSource:
