@@ -118,7 +118,7 @@ def pictures() -> dict[str, Any]:
 
 
 # Channels of each inception module: 1x1; 1x1 before 3x3, 3x3; 1x1 before 5x5, 5x5; 1x1 behind the pooling.
-# Szegedy et al., Going deeper with convolutions, CVPR 2015, table 1.
+# As GoogLeNet's are usually given; 1,024 come out of the last one.
 INCEPTION = [
     (64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64), None,
     (192, 96, 208, 16, 48, 64), (160, 112, 224, 24, 64, 64), (128, 128, 256, 24, 64, 64),

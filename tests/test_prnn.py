@@ -470,6 +470,10 @@ def test_the_item_encoders_errors_are_those_of_leaving_items_out() -> None:
     explained = 1 - np.mean(np.square(errors)) / np.mean(target**2)
     assert encoder.explained == pytest.approx(explained, abs=1e-6)
     assert encoder.explained > 0.5
+    shrunk, bold = (encoder({"image": of_items}, boldness) - target.mean(0) for boldness in (0.0, 1.0))
+    ratio = np.sqrt(np.mean(target**2) / np.mean((target - np.array(errors)) ** 2))
+    centre = values.mean(0)
+    assert np.allclose(bold - centre, ratio * (shrunk - centre), atol=1e-4)
 
 
 def test_cosines_of_sparse_vectors_are_those_of_dense_ones() -> None:

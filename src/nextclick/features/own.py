@@ -3,7 +3,7 @@
 It learns to tell pictures apart while they are shifted, scaled, mirrored, noisy and of another hue: two views
 of a picture are to be nearer to each other than to all others of the batch (instance discrimination). Its
 last pooling is whitened on the same pictures, so that colour, which varies most, does not drown the rest.
-Source: the loss is NT-Xent, as in Chen et al., ICML 2020 (SimCLR); the network is four plain convolutions.
+The network is four plain convolutions.
 """
 
 from __future__ import annotations

@@ -147,7 +147,8 @@ def best_of(history: list[Epoch]) -> Epoch:
 
 def _finite(weights: Tensor) -> bool:
     """Whether all weights are numbers; by parts, as the test makes copies of what it looks at."""
-    return all(bool(torch.isfinite(part).all()) for part in weights.detach().reshape(-1).split(_PART))
+    parts = torch.split(weights.detach().reshape(-1), _PART)
+    return all(bool(torch.isfinite(part).all()) for part in parts)
 
 
 _PART = 1 << 22

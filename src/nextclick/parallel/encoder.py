@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from nextclick.errors import DataError
 from nextclick.features import Representation, Sparse
 
-_MOST = 3000  # items to learn from, the most clicked: their weights are trained best
-_SHARPNESS = (1.0, 2.0, 4.0, 8.0, 16.0)  # how fast likeness falls with the cosine
+_MOST = 2000  # items to learn from, the most clicked: their weights are trained best
+_SHARPNESS = (1.0, 4.0, 16.0)  # how fast likeness falls with the cosine
 _PENALTIES = tuple(10.0**power for power in range(-4, 3))
 
 
@@ -20,8 +20,9 @@ class ItemEncoder:
     """Kernel ridge regression from the features of items to what training has made of them.
 
     Two items are alike by exp(g (c - 1)), c the mean of their cosines over the representations. The sharpness
-    g and the penalty are those whose error on an item left out of the fit is least, over all items, which has
-    a closed form.  Source: Rasmussen & Williams, Gaussian Processes for Machine Learning, 2006, sec. 5.4.2.
+    g and the penalty are those whose error on an item left out of the fit is least, which has a closed form.
+    Such a regression shrinks what it is not sure of towards the mean, and items with small weights are hardly
+    ever recommended; so ``boldness`` brings what it says from that (0) to the size of what was trained (1).
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class ItemEncoder:
         target = values[best].astype(np.float64)
         self._mean = target.mean(0)
         target -= self._mean
-        least = np.inf
+        least, told = np.inf, target
         for sharpness in _SHARPNESS:
             spread, vectors = np.linalg.eigh(np.exp(sharpness * (cosines - 1)))
             turned = vectors.T @ target
@@ -51,14 +52,17 @@ class ItemEncoder:
                 left_out = weights / ((vectors**2) @ shrunk)[:, None]  # errors on items left out of the fit
                 error = float((left_out**2).mean())
                 if error < least:
-                    least, self._sharpness, self.penalty, self._weights = error, sharpness, penalty, weights
+                    least, told = error, target - left_out
+                    self._sharpness, self.penalty, self._weights = sharpness, penalty, weights
         self.explained = 1 - least / float((target**2).mean())
         """Share of the variance of the values that features tell of items left out."""
+        self._shrunk = float(np.sqrt((target**2).mean() / max(float((told**2).mean()), 1e-12)))
 
-    def __call__(self, given: Mapping[str, Representation]) -> NDArray[np.float32]:
+    def __call__(self, given: Mapping[str, Representation], boldness: float) -> NDArray[np.float32]:
         """Return what the values of other items would be, [m, W]."""
+        size = 1 + boldness * (self._shrunk - 1)
         likeness = np.exp(self._sharpness * (_cosines(given, self._given) - 1))
-        found: NDArray[np.float32] = (likeness @ self._weights + self._mean).astype(np.float32)
+        found: NDArray[np.float32] = (size * (likeness @ self._weights) + self._mean).astype(np.float32)
         return found
 
 
