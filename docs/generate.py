@@ -40,6 +40,8 @@ The commands in the order of a first visit. `nextclick COMMAND --help` prints th
 MORE = {
     "demo": "[the demo shop](simulator.md).",
     "prepare": "[data](data.md).",
+    "features": "[item features](features.md).",
+    "features neighbours": "[item features](features.md#looking-at-them).",
     "models": "[models](models.md).",
     "fit": "[models](models.md), [model directories](artifacts.md).",
     "evaluate": "[evaluation](evaluation.md).",
@@ -71,12 +73,19 @@ def cli_page() -> str:
 
 
 def _sections(name: str, command: click.Command, context: click.Context) -> list[str]:
-    """Return the section of a command, or one for each command of a group."""
-    if not isinstance(command, click.Group):
-        return [_command(name, command, context)]
-    return [
-        _command(f"{name} {part}", of, click.Context(of, info_name=part, parent=context))
-        for part, of in command.commands.items()
+    """Return the section of a command, or one for each command of a group; and of those that hang on it."""
+    parts = (
+        [_command(f"{name} {part}", of, click.Context(of, info_name=part, parent=context))
+         for part, of in command.commands.items()]
+        if isinstance(command, click.Group)
+        else [_command(name, command, context)]
+    )  # fmt: skip
+    others: dict[str, click.Command] = getattr(command, "others", {})
+    return parts + [
+        _command(
+            f"{name} {word}", other, click.Context(other, info_name=f"{name} {word}", parent=context.parent)
+        )
+        for word, other in others.items()
     ]
 
 

@@ -79,6 +79,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "narm": {"epochs": 1, "dim": 4, "hidden": 3, "batch_size": 64},
     "sml": {"epochs": 1, "dim": 4, "hidden": 3, "batch_size": 64},
     "gru4rec": {"epochs": 1, "hidden": 4, "batch_size": 16, "n_samples": 8},
+    "prnn": {"epochs": 1, "hidden": 4, "batch_size": 16},
     "gru4rec-plus": {"epochs": 1, "dim": 4, "hidden": 3, "batch_size": 64},
     "rrcre": {"epochs": 1, "dim": 4, "batch_size": 64},
 }

@@ -43,6 +43,7 @@ def commands() -> list[tuple[str, click.Command]]:
         found += [(name, command)] if not isinstance(command, click.Group) else [
             (f"{name} {part}", of) for part, of in command.commands.items()
         ]  # fmt: skip
+        found += [(f"{name} {word}", other) for word, other in getattr(command, "others", {}).items()]
     return found
 
 

@@ -524,7 +524,7 @@ def test_states_start_from_zero_with_every_session() -> None:
     states = []
     for step in objective.batches(1, 1):
         objective.loss(step)
-        states.append(objective._states[0][0])
+        states.append(objective.states._states[0][0])
     expected = []
     for a, b in itertools.pairwise(sessions.offsets.tolist()):
         clicks = torch.from_numpy(sessions.items[a : b - 1].astype(np.int64))[None]

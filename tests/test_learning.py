@@ -31,6 +31,7 @@ REACHED = {
     "gru4rec": 0.8,  # reads the order, and fifty items are soon all sampled (0.91)
     "sml": 0.75,  # reads the order
     "gru4rec-plus": 0.75,  # reads the order (0.91)
+    "prnn": 0.75,  # without features: a GRU over the ids against the other lanes alone
     "fpmc": 0.8,  # a first-order chain in factors: as markov (0.91)
     "bpr-mf": 0.25,  # products have no direction: both items read and the one before stand higher (0.30)
     "rrcre": 0.6,  # re-orders item-knn, whose candidates hold the next item; reads the last click
@@ -62,6 +63,10 @@ TRAINED = {
     "gru4rec": {
         **{"epochs": 12, "learning_rate": 0.1, "hidden": 32, "batch_size": 32, "n_samples": 32},
         **{"dropout_items": 0.0, "dropout_hidden": 0.0},
+    },
+    "prnn": {
+        **{"epochs": 20, "learning_rate": 0.1, "hidden": 32, "batch_size": 32, "dropout_hidden": 0.0},
+        "loss": "bpr-max",
     },
     "gru4rec-plus": {
         **{"epochs": 25, "patience": 25, "learning_rate": 0.02, "dim": 32, "hidden": 48, "batch_size": 128},

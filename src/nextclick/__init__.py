@@ -24,6 +24,7 @@ from nextclick.evaluation import evaluate
 from nextclick.explain import Explanation, explain
 from nextclick.factors.bpr_mf import BPRMF
 from nextclick.factors.fpmc import FPMC
+from nextclick.features import Features, Images, build_features
 from nextclick.filters import Filter, ItemTable, Rules
 from nextclick.metric.recommender import SML
 from nextclick.models import MODELS, build
@@ -32,6 +33,7 @@ from nextclick.neighbours.session_knn import SKNN, STAN, VMISKNN, VSKNN
 from nextclick.network.gru4rec import GRU4Rec, GRU4RecPlus
 from nextclick.network.narm import NARM
 from nextclick.network.stamp import STAMP
+from nextclick.parallel.prnn import PRNN
 from nextclick.prepare import prepare
 from nextclick.recommendations import Recommendation, Recommendations
 from nextclick.recommender import Recommender, Run
@@ -46,6 +48,7 @@ __all__ = [
     "FPMC",
     "MODELS",
     "NARM",
+    "PRNN",
     "RRCRE",
     "SKNN",
     "SML",
@@ -59,9 +62,11 @@ __all__ = [
     "DataError",
     "Dataset",
     "Explanation",
+    "Features",
     "Filter",
     "GRU4Rec",
     "GRU4RecPlus",
+    "Images",
     "ItemKNN",
     "ItemTable",
     "Markov",
@@ -82,6 +87,7 @@ __all__ = [
     "Vocabulary",
     "__version__",
     "build",
+    "build_features",
     "evaluate",
     "explain",
     "load",

@@ -20,6 +20,7 @@ from nextclick import metrics, settings
 from nextclick.dataset import Dataset
 from nextclick.errors import ConfigError, nearest
 from nextclick.events import Events, cut
+from nextclick.features import Features
 from nextclick.filters import Effect, Filter
 from nextclick.metrics import TieRule
 from nextclick.recommender import Recommender
@@ -39,7 +40,8 @@ def evaluate(
     *,
     k: int | Sequence[int] = (1, 5, 10, 20),
     protocol: Protocol = "next",
-    unseen: Literal["miss", "drop"] = "miss",
+    unseen: Literal["miss", "drop", "features"] = "miss",
+    features: Features | None = None,
     candidates: int | None = None,
     ties: TieRule = "expected",
     filter: Filter | None = None,
@@ -54,20 +56,23 @@ def evaluate(
 
     models: a list, or a mapping that names them;  test: sessions, or a data set whose test part is used;
     k: list lengths;  protocol: "next" measures the next click (recall, MRR, NDCG), "remaining" also all
-    items still to come (precision, remaining_recall, MAP);  unseen: what a click on an item unknown to every
-    model counts as;  candidates: rank against the N most clicked items only, which overestimates (as Hidasi
-    et al., RecSys 2016, sec. 4 did for one data set), with the protocol "next";  ties: expected, or the best
-    or worst order of equals;  filter: rules that every listed item must meet, bound to any of the models; a
-    target that does not is a miss;  prefix_lengths: where the parts by length of the prefix begin, from 1;
-    n_resamples, seed: of the bootstrap over sessions;  dataset, paths: the names of the data and the
-    directories of the models, by their names, as the report shows them;  progress: called as ``Progress``
-    says.
+    items still to come (precision, remaining_recall, MAP);  unseen: what a click on an item unknown to
+    every model counts as; "features": the models that read features get to know the items that are new in
+    ``features``, and rank them too, what remains unknown is a miss;  candidates: rank against the N most
+    clicked items only, which overestimates (as Hidasi et al., RecSys 2016, sec. 4 did for one data set),
+    with the protocol "next";  ties: expected, or the best or worst order of equals;  filter: rules that
+    every listed item must meet, bound to any of the models; a target that does not is a miss;
+    prefix_lengths: where the parts by length of the prefix begin, from 1; n_resamples, seed: of the
+    bootstrap over sessions;  dataset, paths: the names of the data and the directories of the models, by
+    their names, as the report shows them;  progress: called as ``Progress`` says.
     Raises DataError when there is nothing to measure and ConfigError for options that make no sense.
     """
     if isinstance(test, Dataset):
         dataset, test = dataset or test.name, test.test
     _choose("protocol", protocol, get_args(Protocol))
-    _choose("unseen", unseen, ("miss", "drop"))
+    _choose("unseen", unseen, ("miss", "drop", "features"))
+    if (unseen == "features") != (features is not None):
+        raise ConfigError("unseen='features' and features of the new items go together: --features DIR")
     _choose("ties", ties, get_args(TieRule))
     if candidates is not None and protocol == "remaining":
         raise ConfigError("candidates: only with protocol 'next'; the items still to come need all items")
@@ -81,6 +86,8 @@ def evaluate(
         raise ConfigError(f"k={k}: expected list lengths of at least 1, for example 20")
     if not named:
         raise ConfigError("no model to evaluate: give at least one fitted recommender")
+    if features is not None:
+        named = _with_items(named, features)
     translations = {name: _translation(model, test) for name, model in named.items()}
     events, unseen_pairs = cut(test, list(translations.values()), protocol, unseen, prefix_lengths)
     answers = {}
@@ -140,6 +147,18 @@ def _named(models: Sequence[Recommender] | Mapping[str, Recommender]) -> dict[st
             name = f"{model.name} ({n})"
         named[name] = model
     return named
+
+
+def _with_items(models: Mapping[str, Recommender], features: Features) -> dict[str, Recommender]:
+    """Let the models that read features know the new items. Raises ConfigError where none does."""
+    if not any(model.takes_new_items for model in models.values()):
+        raise ConfigError(
+            "unseen='features': none of the models was fitted with item features; fit prnn with --features, "
+            "or count clicks on new items as misses"
+        )
+    return {
+        name: model.with_items(features) if model.takes_new_items else model for name, model in models.items()
+    }
 
 
 def _translation(model: Recommender, test: Sessions) -> NDArray[np.int32]:

@@ -50,7 +50,8 @@ def cut(
     session = test.session_of[positions]
     known = np.any([codes != UNKNOWN for codes in translations], axis=0)  # of each item
     answerable = known[test.items[positions]]
-    slices = _slices(test, queries, positions, known, prefix_lengths)
+    in_training = known & (np.arange(len(known)) < test.n_items)
+    slices = _slices(test, queries, positions, in_training, prefix_lengths)
     if protocol == "remaining":
         targets, bounds = _still_to_come(test, positions, test.offsets[session + 1], known, unseen == "drop")
     else:

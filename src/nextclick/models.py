@@ -16,6 +16,7 @@ from nextclick.neighbours.session_knn import SKNN, STAN, VMISKNN, VSKNN
 from nextclick.network.gru4rec import GRU4Rec, GRU4RecPlus
 from nextclick.network.narm import NARM
 from nextclick.network.stamp import STAMP
+from nextclick.parallel.prnn import PRNN
 from nextclick.recommender import Recommender
 from nextclick.rerank.blend import Blend
 from nextclick.rerank.composite import Composite
@@ -39,6 +40,7 @@ MODELS: dict[str, type[Recommender]] = {
     "rrcre": RRCRE,
     "blend": Blend,
     "sml": SML,
+    "prnn": PRNN,
 }
 for _model in MODELS.values():
     _model.__doc__ = settings.documented(_model)

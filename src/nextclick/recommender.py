@@ -23,6 +23,7 @@ from nextclick.recommendations import Recommendation, Recommendations
 from nextclick.sessions import UNKNOWN, ItemId, Queries, Sessions, Vocabulary
 
 if TYPE_CHECKING:
+    from nextclick.features import Features
     from nextclick.filters import Filter
     from nextclick.index import ItemSpace
     from nextclick.ranking import Ranks, Targets
@@ -68,6 +69,8 @@ class Recommender(ABC):
     source: ClassVar[str]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Published settings by name, as ``--set preset=NAME`` takes them."""
+    reads_features: ClassVar[bool] = False
+    """Whether ``fit`` takes features of the items."""
 
     vocabulary: Vocabulary = field(init=False, repr=False)
     support: NDArray[np.int64] = field(init=False, repr=False)
@@ -126,13 +129,19 @@ class Recommender(ABC):
 
     # -- what users call
 
-    def fit(self, sessions: Sessions, *, progress: FitProgress | None = None, run: Run | None = None) -> Self:
+    def fit(
+        self, sessions: Sessions, *, features: Features | None = None, progress: FitProgress | None = None,
+        run: Run | None = None,
+    ) -> Self:  # fmt: skip
         """Learn from sessions; a second fit forgets the first, also where it fails half-way.
 
-        progress: told how far a long training is;  run: its checkpoints, TensorBoard files and device.
-        Raises DataError for the test part of a data set, when there is no click, or when there is one on an
-        item beyond ``sessions.n_items``.
+        features: of the items, for the recommenders that read them;  progress: told how far a long training
+        is;  run: its checkpoints, TensorBoard files and device.
+        Raises ConfigError for features where they are not read.  Raises DataError for the test part of a data
+        set, when there is no click, or when there is one on an item beyond ``sessions.n_items``.
         """
+        if features is not None and not self.reads_features:
+            raise ConfigError(f"{self.name} reads no item features: fit it without, or fit prnn with them")
         if sessions.origin.get("part") == "test":
             raise DataError(
                 f"{self.name}: the test part is there to measure on; fit on data.train, on data.full (all "
@@ -157,10 +166,26 @@ class Recommender(ABC):
         if sessions.origin:
             self.facts["data"] = dict(sessions.origin)
         self._tell = progress or (lambda what, done, total: None)
-        self._run = run or Run()
+        self._run, self._features = run or Run(), features
         with self._all_or_nothing():
             self._fit(sessions)
         return self
+
+    def with_items(self, features: Features) -> Self:
+        """Return a recommender that also knows the items that are new in ``features``, without refitting.
+
+        They can be clicked and recommended; nothing else changes.  Raises ConfigError for recommenders that
+        do not read features, and DataError for features that are not of the kind it was fitted with.
+        """
+        raise ConfigError(
+            f"{self.name} knows items by their ids alone, so new ones need a new fit; prnn takes them with "
+            "their features"
+        )
+
+    @property
+    def takes_new_items(self) -> bool:
+        """Whether ``with_items`` can make it know items that it was not fitted on."""
+        return False
 
     @property
     def n_items(self) -> int:

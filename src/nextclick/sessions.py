@@ -79,6 +79,12 @@ class Vocabulary:
         """Return the vocabulary of the codes below ``n``."""
         return Vocabulary(self._texts[:n] if self._numbers is None else self._numbers[:n])
 
+    def extended(self, ids: Sequence[ItemId]) -> Vocabulary:
+        """Return the vocabulary with more ids, of its own kind, behind its last."""
+        if self._numbers is None:
+            return Vocabulary([*self._texts, *map(str, ids)])
+        return Vocabulary(np.r_[self._numbers, np.array(ids, np.int64)])
+
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the ids as plain arrays: ``ids`` int64, or ``ids_utf8`` uint8 with ``ids_ends`` int64."""
         if self._numbers is not None:

@@ -16,6 +16,7 @@ from nextclick.errors import NextclickError, nearest
 COMMANDS: Mapping[str, str] = {
     "demo": "Make a small shop, compare recommenders on it, write a report. Needs no data.",
     "prepare": "Turn a raw click log into sessions, split by time.",
+    "features": "Make features of items from texts, pictures and columns; show similar items.",
     "models": "List the recommenders and their settings.",
     "tune": "Search for the best settings of a recommender on validation sessions.",
     "fit": "Fit a recommender on prepared data and save it.",

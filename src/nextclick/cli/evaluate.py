@@ -15,6 +15,7 @@ from nextclick.cli.console import messages, print_json, progress_bar
 from nextclick.cli.rules import bound_filter, rule_options
 from nextclick.dataset import Dataset
 from nextclick.errors import ConfigError
+from nextclick.features import Features
 from nextclick.files import write_json
 from nextclick.results import Report
 
@@ -59,10 +60,17 @@ def _candidates(ctx: click.Context, param: click.Parameter, value: str) -> int |
 )
 @click.option(
     "--unseen",
-    type=click.Choice(["miss", "drop"]),
+    type=click.Choice(["miss", "drop", "features"]),
     default="miss",
     show_default=True,
-    help="Clicks on items unknown to every model: count as misses, or leave out.",
+    help="Clicks on items unknown to every model: count as misses, leave out, or rank by --features.",
+)
+@click.option(
+    "--features",
+    "features_dir",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Features of new items, for --unseen features.",
 )
 @click.option(
     "--candidates",
@@ -105,7 +113,8 @@ def evaluate(
     model_dirs: tuple[Path, ...],
     ks: tuple[int, ...],
     protocol: Literal["next", "remaining"],
-    unseen: Literal["miss", "drop"],
+    unseen: Literal["miss", "drop", "features"],
+    features_dir: Path | None,
     candidates: int | None,
     ties: Literal["expected", "optimistic", "pessimistic"],
     part: str,
@@ -127,6 +136,7 @@ def evaluate(
       nextclick evaluate data models/* --html report.html
       nextclick evaluate data models/vs-knn --k 20 --json -
       nextclick evaluate data models/* --rules rules.toml --items items.parquet
+      nextclick evaluate data models/* --unseen features --features features
     """
     from nextclick import evaluation
 
@@ -134,6 +144,9 @@ def evaluate(
         from nextclick.report import require_charts
 
         require_charts()  # before the work, not after it
+    if (unseen == "features") != (features_dir is not None):
+        raise click.UsageError("--unseen features and --features DIR go together")
+    features = None if features_dir is None else Features.load(features_dir)
     dataset = Dataset.load(data, verify=True)
     if part == "validation" and not len(dataset.validation):
         raise ConfigError(f"{data} has no validation part: prepare it again with --validation 0.1")
@@ -157,7 +170,8 @@ def evaluate(
         report = evaluation.evaluate(
             models, dataset.test if part == "test" else dataset.validation,
             dataset=dataset.name, paths={name: str(path) for name, path in names.items()},
-            k=ks, protocol=protocol, unseen=unseen, candidates=candidates, ties=ties, filter=filter,
+            k=ks, protocol=protocol, unseen=unseen, features=features, candidates=candidates, ties=ties,
+            filter=filter,
             seed=seed,
             progress=lambda name, done, total: bar.update(tasks[name], completed=done, total=total),
         )  # fmt: skip

@@ -14,6 +14,7 @@ from nextclick.artifact import load
 from nextclick.cli.console import messages, print_for_programs, progress_bar
 from nextclick.dataset import Dataset
 from nextclick.errors import ConfigError, DataError
+from nextclick.features import Features
 from nextclick.files import check_new, directory_size
 from nextclick.models import build, find, takes_generators
 from nextclick.recommender import Run
@@ -37,6 +38,13 @@ from nextclick.tuning import read_settings
     metavar="FILE",
     type=click.Path(path_type=Path),
     help='Settings from a file, as "nextclick tune" writes it; --set wins over it.',
+)
+@click.option(
+    "--features",
+    "features_dir",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help='Item features, as "nextclick features" writes them, for the models that read them.',
 )
 @click.option(
     "--full", is_flag=True, help="Fit on training and validation together, once settings are chosen."
@@ -70,6 +78,7 @@ def fit(
     out: Path,
     assignments: tuple[str, ...],
     settings_file: Path | None,
+    features_dir: Path | None,
     full: bool,
     resume: bool,
     device: str,
@@ -87,6 +96,7 @@ def fit(
       nextclick fit data vs-knn --out models/vs-knn
       nextclick fit data item-knn --out models/i2i --set preset=i2i-cf
       nextclick fit data vs-knn --out models/tuned --settings best.toml
+      nextclick fit data prnn --out models/prnn --features features
 
     Networks write a checkpoint after every epoch, to MODEL.training beside the model; after an interruption
     the same command with --resume goes on from there, to the same result. --full makes them train twice: the
@@ -113,11 +123,15 @@ def fit(
         _ready(training, resume, overwrite)
     dataset = Dataset.load(data, verify=True)
     sessions = dataset.full if full else dataset.train
+    features = None if features_dir is None else Features.load(features_dir)
+    if recommender.reads_features and features is None and first:
+        messages.print(f"{model}: no --features given, it reads item ids alone")
     start = time.perf_counter()
     with progress_bar() as bar:
         task = bar.add_task(f"fitting {model} on {len(sessions):,} sessions", total=None, visible=first)
         recommender.fit(
             sessions,
+            features=features,
             progress=lambda what, done, total: bar.update(
                 task, description=f"{model}, {what}", completed=done, total=total
             ),

@@ -12,6 +12,7 @@ from rich.table import Table
 from nextclick import artifact, batch
 from nextclick.cli.console import messages, print_json
 from nextclick.cli.rules import bound_filter, rule_options
+from nextclick.features import Features
 from nextclick.recommendations import Recommendations
 
 
@@ -22,6 +23,13 @@ from nextclick.recommendations import Recommendations
     "-k", default=20, show_default=True, type=click.IntRange(min=1), help="How many items to recommend."
 )
 @click.option("--exclude-seen", is_flag=True, help="Leave out the items of the session itself.")
+@click.option(
+    "--features",
+    "features_dir",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Features of items that are new since the model was fitted: they are known too.",
+)
 @rule_options
 @click.option(
     "--format",
@@ -45,6 +53,7 @@ def recommend(
     items: tuple[str, ...],
     k: int,
     exclude_seen: bool,
+    features_dir: Path | None,
     rules_file: Path | None,
     items_file: Path | None,
     items_id: str | None,
@@ -64,6 +73,7 @@ def recommend(
     Example:
       nextclick recommend models/vs-knn P0012 P0840 -k 10
       nextclick recommend models/vs-knn P0012 --rules rules.toml --items items.parquet
+      nextclick recommend models/prnn P0012 --features features
       nextclick recommend models/vs-knn --sessions today.jsonl --out lists.jsonl
     """
     if (sessions is None) == (not items):
@@ -76,6 +86,8 @@ def recommend(
     if sessions is not None and form is not None:
         raise click.UsageError("--format is for one session; the ending of --out says how a file is written")
     model = artifact.load(model_dir)
+    if features_dir is not None:
+        model = model.with_items(Features.load(features_dir))
     filter = bound_filter(rules_file, items_file, items_id, model.vocabulary)
     if sessions is not None and out is not None:
         with messages.status("recommending") as status:

@@ -12,7 +12,7 @@ from nextclick.network import losses
 from nextclick.network.batches import Batch, Rows
 from nextclick.network.encoders import GruEncoder
 from nextclick.network.rowwise import RowAdagrad, RowTable
-from nextclick.network.sampling import Lanes, NegativeSampler, Step
+from nextclick.network.sampling import Lanes, LaneStates, NegativeSampler, Step
 from nextclick.network.scoring import Network
 from nextclick.network.softmax import full_softmax
 from nextclick.network.training import Objective
@@ -117,8 +117,8 @@ class SampledItems(Objective):
         device = network.items.weight.device
         self._by_batch = popularity.to(device)  # share of clicks, [N]
         self._by_sample = torch.from_numpy(sampler.probability).float().to(device)
-        self._states: list[Tensor] = []
-        self._lanes = 0
+        zero = network.items.weight.new_zeros(0, self.encoder.width)
+        self.states = LaneStates([zero] * self.encoder.gru.num_layers, workers)
 
     def batches(self, seed: int, epoch: int) -> Iterator[Step]:
         rng = np.random.default_rng([seed, epoch])
@@ -130,8 +130,8 @@ class SampledItems(Objective):
         device = self.network.items.weight.device
         n, of = len(step.clicks), self.workers.share(len(step.clicks))
         clicks = self.input.rows(step.clicks.to(device))[of]
-        states = self.encoder.step(clicks, self._before(step, of))
-        self._states = [state.detach() for state in states]
+        states = self.encoder.step(clicks, self.states.before(step, of))
+        self.states.keep([state.detach() for state in states])
         candidates = torch.cat([step.targets, step.samples]).to(device)  # [K]
         offset = self._offset(candidates, n)  # [K]
         output = self.output.rows(candidates).T
@@ -156,25 +156,6 @@ class SampledItems(Objective):
     def gradients(self) -> list[Tensor]:
         of_rows = [rows.grad for table in self._tables for _, rows in table.read if rows.grad is not None]
         return [*super().gradients(), *of_rows]
-
-    def _before(self, step: Step, of: slice) -> list[Tensor]:
-        """Return the states of this process's lanes before a step, one [L, H] for each layer."""
-        n, fresh = len(step.clicks), step.fresh[of]
-        if bool(step.fresh.all()):
-            zero = self.network.items.weight.new_zeros(len(fresh), self.encoder.width)
-            states = [zero] * self.encoder.gru.num_layers
-        else:
-            states = self._states
-            if n != self._lanes:  # some have closed: the others have moved, perhaps to another process
-                wholes = [state.new_zeros(self._lanes, state.shape[1]) for state in states]
-                for whole, state in zip(wholes, states, strict=True):
-                    whole[self.workers.share(self._lanes)] = state
-                self.workers.add_up(wholes)
-                states = [whole[step.source.to(whole.device)][of] for whole in wholes]
-            fresh = fresh.to(states[0].device)
-            states = [state.masked_fill(fresh, 0.0) for state in states]
-        self._lanes = n
-        return states
 
     def _offset(self, candidates: Tensor, n: int) -> Tensor | None:
         """Return what is added to the candidates' scores, [K]: biases, and the correction, if any."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nextclick.network import kernels
+from nextclick.network.workers import Workers
 from nextclick.sessions import Sessions
 
 _STEPS = 256  # worked out together
@@ -90,3 +91,40 @@ class Lanes:
                     samples[step],
                 )
                 yield Step(*(torch.from_numpy(column) for column in columns))
+
+
+class LaneStates:
+    """What the lanes of this process remember from step to step, no gradient with it.
+
+    empty: a tensor [0, H] for each state of a lane, which says its width, type and device.
+    """
+
+    def __init__(self, empty: Sequence[Tensor], workers: Workers) -> None:
+        self._empty, self._workers = list(empty), workers
+        self._states: list[Tensor] = []
+        self._lanes = 0
+
+    def before(self, step: Step, of: slice) -> list[Tensor]:
+        """Return the states before a step, one [L, H] for each; zero where a lane begins a session.
+
+        of: the lanes of this process.
+        """
+        n, fresh = len(step.clicks), step.fresh[of]
+        if bool(step.fresh.all()):
+            states = [empty.new_zeros(len(fresh), empty.shape[1]) for empty in self._empty]
+        else:
+            states = self._states
+            if n != self._lanes:  # some have closed: the others have moved, perhaps to another process
+                wholes = [state.new_zeros(self._lanes, state.shape[1]) for state in states]
+                for whole, state in zip(wholes, states, strict=True):
+                    whole[self._workers.share(self._lanes)] = state
+                self._workers.add_up(wholes)
+                states = [whole[step.source.to(whole.device)][of] for whole in wholes]
+            fresh = fresh.to(states[0].device)
+            states = [state.masked_fill(fresh, 0.0) for state in states]
+        self._lanes = n
+        return states
+
+    def keep(self, states: Sequence[Tensor]) -> None:
+        """Remember the states after a step."""
+        self._states = list(states)

@@ -141,7 +141,7 @@ def train(
             workers.add_up([total])
             seconds = time.perf_counter() - start
             _check(total, epoch, done, rate)
-            if not all(torch.isfinite(weights).all() for weights in network.parameters()):
+            if not all(_finite(weights) for weights in network.parameters()):
                 raise TrainingDivergedError(epoch, done, rate)
             figure = None
             network.train(False)
@@ -149,12 +149,13 @@ def train(
                 tell(f"epoch {epoch}: validating", done, objective.n_pairs)
                 figure = validate()
             history.append(Epoch(epoch, float(total) / max(done, 1), figure))
-            if best_of(history) is history[-1]:
+            if figure is not None and best_of(history) is history[-1]:
                 state.keep()
             watch(history[-1], done / seconds)
             if checkpoints is not None and workers.rank == 0:
                 checkpoints.write(state, [vars(epoch) for epoch in history])
-    state.take_kept()
+    if state.best:
+        state.take_kept()
     network.train(False)
     return history
 
@@ -166,6 +167,13 @@ def best_of(history: list[Epoch]) -> Epoch:
     return max(history, key=lambda epoch: (epoch.figure, -epoch.epoch))
 
 
+def _finite(weights: Tensor) -> bool:
+    """Whether all weights are numbers; by parts, as the test makes copies of what it looks at."""
+    parts = torch.split(weights.detach().reshape(-1), _PART)
+    return all(bool(torch.isfinite(part).all()) for part in parts)
+
+
+_PART = 1 << 22
 _EVERY = 0.2  # seconds between two words on how far it is
 
 

@@ -1,0 +1,212 @@
+"""The grid of Hidasi et al., RecSys 2016, table 2, on the demo shop and two public logs with item features.
+
+    python benchmarks/prnn_grid.py shop 1,2,3
+    python benchmarks/prnn_grid.py shop-no-image 1,2,3      pictures without a signal
+    python benchmarks/prnn_grid.py beauty 1,2,3,4,5
+    python benchmarks/prnn_grid.py eshop 1,2,3,4,5
+    python benchmarks/prnn_grid.py shop 1 --large           tables 3 and 4: 500+500 units against 1,000
+    python benchmarks/prnn_grid.py shop 1 --validation learning_rate=0.1    on the validation sessions
+
+The shop's features are thumbnails, by an extractor trained on them; beauty's are category and brand tokens as
+text; eshop's are columns. Every row has the settings of SETTINGS and the same epochs for each subnet; ID only
+is also trained for twice as many. A row that was measured is not measured again: its answers to every click
+lie in the work folder ($NEXTCLICK_WORK or benchmarks/work), and the table is made from them. Intervals
+resample whole sessions; seeds are averaged click by click before.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import nextclick
+from data import LOGS, ROOT, write
+from nextclick import Dataset, Features, Images, ItemTable, Sessions, build, build_features, metrics
+from nextclick.models import find
+from nextclick.ranking import Targets
+from nextclick.settings import parse
+from nextclick.shop import ShopConfig, simulate
+
+WORK = Path(os.environ.get("NEXTCLICK_WORK", ROOT / "benchmarks" / "work"))
+# Chosen for the ids alone on the shop's validation sessions.
+SETTINGS: dict[str, Any] = {
+    "loss": "cross-entropy", "activation": "linear", "batch_size": 200, "n_samples": 512,
+    "learning_rate": 0.05, "dropout_hidden": 0.2, "epochs": 10,
+}  # fmt: skip
+ARCHITECTURES, STRATEGIES = (
+    ("parallel", "interaction", "shared"),
+    ("residual", "interleaving", "simultaneous", "alternating"),
+)
+Row = tuple[str, str, dict[str, Any], bool]  # label, model, settings, whether features are given
+
+
+def rows(large: bool) -> list[Row]:
+    """The rows of table 2, or of tables 3 and 4."""
+    size, longer = 500 if large else 100, {"epochs": 2 * SETTINGS["epochs"]}
+    baseline = 2 * size if large else size
+    found: list[Row] = [("item-knn", "item-knn", {}, False)]
+    for hidden in sorted({baseline, 2 * size}):
+        given = {"architecture": "id", "hidden": hidden}
+        found.append((f"ID only ({hidden})", "prnn", given, False))
+    for architecture in ("feature", "concatenated"):
+        found.append((architecture, "prnn", {"architecture": architecture, "hidden": baseline}, True))
+    for architecture in ARCHITECTURES[:1] if large else ARCHITECTURES:
+        for strategy in STRATEGIES:
+            given = {"architecture": architecture, "strategy": strategy, "hidden": size}
+            found.append((f"{architecture} ({strategy})", "prnn", given, True))
+    given = {"architecture": "id", "hidden": 2 * size, **longer}
+    found.append((f"ID only ({2 * size}), twice the epochs", "prnn", given, False))
+    return found
+
+
+# -- data
+
+
+def shop(folder: Path, image: float) -> tuple[Dataset, Features]:
+    if not (folder / "shop" / "shop.json").exists():
+        simulate(ShopConfig(image=image)).write(folder / "shop", overwrite=True)
+    data = prepared(folder, folder / "shop" / "clicks.parquet", event="event", holdout="3d", validation="3d")
+    items = ItemTable.read(folder / "shop" / "items.parquet")
+
+    def made() -> Features:
+        return build_features(items, pictures=Images("image", folder / "shop", "own"))
+
+    return data, kept(folder, made)
+
+
+def beauty(folder: Path) -> tuple[Dataset, Features]:
+    data = prepared(folder, LOGS / "beauty" / "events.parquet", holdout="0.1", validation="0.1")
+    items = ItemTable.read(LOGS / "beauty" / "items.parquet")
+    return data, kept(folder, lambda: build_features(items, text_columns=["text"]))
+
+
+def eshop(folder: Path) -> tuple[Dataset, Features]:
+    import duckdb
+
+    log = LOGS / "eshop" / "clicks.csv.gz"
+    data = prepared(folder, log, holdout="0.1", validation="0.1")
+    names = ("page 1 (main category)", "colour", "model photography", "price 2")
+    with duckdb.connect() as connection:
+        table = connection.execute(
+            'SELECT "page 2 (clothing model)" AS item, '
+            + ", ".join(f'CAST(mode("{name}") AS VARCHAR) AS "{name}"' for name in names)
+            + f", avg(price) AS price FROM read_csv('{log}') GROUP BY 1 ORDER BY 1"
+        ).fetchnumpy()
+    items = ItemTable.of({name: np.ma.getdata(column).tolist() for name, column in table.items()})
+    return data, kept(folder, lambda: build_features(items, categorical=names, numeric=["price"]))
+
+
+def prepared(folder: Path, source: Path, **options: Any) -> Dataset:
+    if not (folder / "data" / "prepare.json").exists():
+        nextclick.prepare(source, out=folder / "data", **options)
+    return Dataset.load(folder / "data")
+
+
+def kept(folder: Path, make: Any) -> Features:
+    if not (folder / "features" / "manifest.json").exists():
+        make().save(folder / "features")
+    return Features.load(folder / "features")
+
+
+DATA: dict[str, Any] = {
+    "shop": lambda folder: shop(folder, 1.0),
+    "shop-no-image": lambda folder: shop(folder, 0.0),
+    "beauty": beauty,
+    "eshop": eshop,
+}
+
+
+# -- measuring
+
+
+def answers(row: Row, seed: int, fitted: Sessions, test: Sessions, features: Features, file: Path) -> Any:
+    """Recall@20 and the reciprocal rank of every click, [n, 2], from the file if it is there; and seconds."""
+    if not file.exists():
+        _, name, given, reads = row
+        values = {**SETTINGS, **given, "seed": seed} if name == "prnn" else given
+        start = time.perf_counter()
+        model = build(name, values).fit(fitted, features=features if reads else None)
+        seconds = time.perf_counter() - start
+        queries, positions = test.pairs()
+        ranks = model.rank(queries, Targets.one_each(test.items[positions]), 20)
+        found = np.stack([
+            metrics.recall(ranks.better, ranks.ties, 20),
+            metrics.reciprocal_rank(ranks.better, ranks.ties, 20),
+        ], 1)  # fmt: skip
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside = file.with_suffix(".part.npy")
+        np.save(aside, np.r_[found, [[seconds, 0.0]]])
+        aside.rename(file)
+        print(f"{row[0]}, seed {seed}: {found.mean(0).round(4).tolist()} in {seconds:.0f} s", flush=True)
+    stored = np.load(file, allow_pickle=False)
+    return stored[:-1], float(stored[-1, 0])
+
+
+def table(measured: dict[str, list[Any]], sessions: Any) -> list[dict[str, Any]]:
+    """Figures of each row, the gain over item-knn, and its differences from ID only with their p-values."""
+    means = {label: np.mean([values for values, _ in runs], axis=0) for label, runs in measured.items()}
+    columns = np.concatenate(list(means.values()), axis=1)
+    samples = dict(
+        zip(means, np.split(metrics.resampled_means(columns, sessions, 1000), len(means), 1), strict=True)
+    )
+    found = []
+    for label, values in means.items():
+        low, high = metrics.interval(samples[label])
+        recall, mrr = values.mean(0)
+        row: dict[str, Any] = {"row": label, "seeds": len(measured[label])}
+        for n, name in enumerate(("recall@20", "mrr@20")):
+            row[name] = round(float((recall, mrr)[n]), 4)
+            row[f"{name}_interval"] = [round(float(low[n]), 4), round(float(high[n]), 4)]
+            row[f"{name}_gain"] = round(float(values.mean(0)[n] / means["item-knn"].mean(0)[n] - 1), 4)
+            of_seeds = [float(of[:, n].mean()) for of, _ in measured[label]]
+            row[f"{name}_by_seed"] = [round(of, 4) for of in of_seeds]
+        for other in (label for label in means if label.startswith("ID only")):
+            differences = samples[label] - samples[other]
+            row[f"over {other}"] = {
+                name: {
+                    "difference": round(float((values - means[other]).mean(0)[n]), 4),
+                    "p": round(float(metrics.two_sided_p(differences)[n]), 4),
+                }
+                for n, name in enumerate(("recall@20", "mrr@20"))
+            }
+        row["fit_seconds"] = [round(seconds) for _, seconds in measured[label]]
+        found.append(row)
+    return found
+
+
+def main() -> None:
+    name, seeds = sys.argv[1], [int(seed) for seed in sys.argv[2].split(",")]
+    words = sys.argv[3:]
+    large, validation = "--large" in words, "--validation" in words
+    SETTINGS.update(parse(find("prnn"), [word for word in words if "=" in word]))
+    data, features = DATA[name](WORK / name)
+    fitted, test = (data.train, data.validation) if validation else (data.full, data.test)
+    changed = "-".join(sorted(word.replace("=", "") for word in words if word != "--validation"))
+    folder = WORK / name / "-".join(filter(None, ["validation" if validation else "test", changed]))
+    measured: dict[str, list[Any]] = {}
+    sessions = test.session_of[test.pairs()[1]]
+    for seed in seeds:
+        for row in rows(large):
+            if row[1] != "prnn" and seed != seeds[0]:
+                continue
+            slug = "".join(letter if letter.isalnum() else "-" for letter in row[0])
+            run = answers(row, seed, fitted, test, features, folder / f"{slug}-{seed}.npy")
+            measured.setdefault(row[0], []).append(run)
+            if validation or "item-knn" not in measured:
+                continue
+            about = {"data": name, "clicks": len(sessions), "seeds": seeds, "settings": SETTINGS}
+            content = {**about, "features": features_told(features), "rows": table(measured, sessions)}
+            write(f"prnn_grid_{name}{'_large' if large else ''}", content)
+
+
+def features_told(features: Features) -> dict[str, str]:
+    return {name: features.describe(name) for name in features.representations}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""What turns pictures into vectors: an ONNX file, a PyTorch module, or a library's pretrained GoogLeNet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextclick.errors import ConfigError, DataError, MissingExtraError
+from nextclick.files import sha256
+
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]  # of ImageNet's pictures, by channel
+_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)[:, None, None]
+
+
+class OnnxExtractor:
+    """A network in an ONNX file, run by onnxruntime.
+
+    output: name of the output to take, the first if left out; one of four dimensions is averaged over its
+    places, which makes the last convolution of a network as good as its last pooling.  Pictures are scaled
+    by ImageNet's mean and deviation, as almost all such networks expect.
+    Raises DataError when the file does not load, or takes something else than pictures.
+    """
+
+    def __init__(self, path: str | Path, output: str | None = None, side: int = 224) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise MissingExtraError("an ONNX extractor", "features") from None
+        path = Path(path)
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; give a network in ONNX format")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime has a class for every reason, and no common one
+            reason = str(error).strip().split("\n")[0]
+            raise DataError(f"{path}: not a network that onnxruntime can load: {reason}") from error
+        given = self._session.get_inputs()[0]
+        outputs = [of.name for of in self._session.get_outputs()]
+        if output is not None and output not in outputs:
+            raise DataError(f"{path}: has no output {output!r}; it has: {', '.join(outputs)}")
+        shape = list(given.shape)
+        if len(shape) != 4 or (shape[1] not in (3, None) and not isinstance(shape[1], str)):
+            raise DataError(f"{path}: takes {shape}, expected pictures [batch, 3, height, width]")
+        self._input, self._output = given.name, output or outputs[0]
+        self._one_by_one = shape[0] == 1
+        self.side = shape[2] if isinstance(shape[2], int) else side
+        self.identity = f"onnx {sha256(path)} {self._output}"
+        self.name = path.name
+        self.width = int(self(np.zeros((1, 3, self.side, self.side), np.float32)).shape[1])
+
+    def __call__(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        scaled = (pixels - _MEAN) / _DEVIATION
+        batches = np.split(scaled, len(scaled)) if self._one_by_one else [scaled]
+        found = np.concatenate([self._session.run([self._output], {self._input: of})[0] for of in batches])
+        pooled: NDArray[np.float32] = found.mean(axis=(2, 3)) if found.ndim == 4 else found
+        return pooled
+
+
+class TorchExtractor:
+    """Any PyTorch module that takes pictures [B, 3, side, side] and returns [B, D] or [B, D, h, w].
+
+    weights: where they are from, in words, as reports show it.  A module whose batch normalisation has seen
+    no picture has the weights it was made with, and is refused: random features would look like real ones.
+    Raises ConfigError then, and without a word on the weights.
+    """
+
+    def __init__(self, module: Any, *, weights: str, side: int = 224, name: str = "") -> None:
+        import hashlib
+
+        import torch
+
+        named = name or type(module).__name__
+        if not weights.strip():
+            raise ConfigError(f"extractor {named}: say where its weights are from, weights='...'")
+        seen = [of.num_batches_tracked for of in module.modules() if hasattr(of, "num_batches_tracked")]
+        if seen and all(count is not None and int(count) == 0 for count in seen):
+            raise ConfigError(
+                f"extractor {named}: its weights are random, no picture has ever been through its batch "
+                "normalisation; load trained weights first"
+            )
+        digest = hashlib.sha256()
+        for tensor in module.state_dict().values():
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        self._module, self.side = module.train(False), side
+        self.name, self.identity = f"{named} ({weights})", f"torch {named} {digest.hexdigest()}"
+        self.width = int(self(np.zeros((1, 3, side, side), np.float32)).shape[1])
+
+    def __call__(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        import torch
+
+        with torch.inference_mode():
+            found = self._module(torch.from_numpy((pixels - _MEAN) / _DEVIATION))
+            pooled: NDArray[np.float32] = (found.mean((2, 3)) if found.ndim == 4 else found).numpy()
+        return pooled
+
+
+def googlenet() -> TorchExtractor:
+    """Return the last average pooling of GoogLeNet, 1,024 numbers, with torchvision's weights.
+
+    torchvision fetches them once and keeps them, so this needs a network the first time.
+    Raises MissingExtraError without torchvision, and DataError where the weights cannot be had.
+    Source: Hidasi et al., RecSys 2016, sec. 4 (encoding images), who took Caffe's.
+    """
+    try:
+        import torchvision
+    except (ImportError, RuntimeError):  # made for another PyTorch
+        raise MissingExtraError("the extractor googlenet, from torchvision,", "images") from None
+    from torch import nn
+
+    try:
+        module = torchvision.models.googlenet(weights="IMAGENET1K_V1")
+    except OSError as error:
+        raise DataError(
+            f"torchvision could not fetch GoogLeNet's weights ({error}); give an ONNX file with "
+            "--image-model, or --image-model own to train a small network on your own pictures"
+        ) from error
+    module.fc = nn.Identity()
+    return TorchExtractor(module, weights="torchvision IMAGENET1K_V1", name="GoogLeNet")

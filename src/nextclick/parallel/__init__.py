@@ -1,0 +1,1 @@
+"""Parallel recurrent networks: one for each representation of an item, scored together."""

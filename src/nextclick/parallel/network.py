@@ -1,0 +1,284 @@
+"""The network of a p-RNN: sources that read items, a GRU for each subnet, and how their states are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from nextclick.features import Dense, Representation, Sparse
+from nextclick.network.encoders import dropped
+
+Reader = Callable[[Tensor, Tensor], Tensor]
+"""Returns rows [K, D] of a table [N, D], numbers [K]; in training it remembers them for the optimizer."""
+
+
+def plain(table: Tensor, numbers: Tensor) -> Tensor:
+    """Read rows without remembering them."""
+    return table.index_select(0, numbers)
+
+
+class IdSource(nn.Module):
+    """One-hot input: what an item adds to the gates is a vector of its own.  ``table`` [N, W]."""
+
+    def __init__(self, n_items: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(n_items, width))
+
+    def tables(self) -> list[Tensor]:
+        """The parameters of which a step reads rows."""
+        return [self.table]
+
+    def forward(self, items: Tensor, read: Reader) -> Tensor:
+        """What items [L] add to the gates, [L, W]."""
+        return read(self.table, items)
+
+
+class DenseSource(nn.Module):
+    """A vector x per item, which adds x @ weight.
+
+    name: of the representation;  fine_tuned: the vectors themselves are trained too.
+    """
+
+    def __init__(self, name: str, given: Dense, width: int, fine_tuned: bool) -> None:
+        super().__init__()
+        values = torch.from_numpy(given.values)
+        self.name, self.fine_tuned = name, fine_tuned
+        if fine_tuned:
+            self.table = nn.Parameter(values.clone())
+        else:
+            self.register_buffer("table", values, persistent=False)
+        self.weight = nn.Parameter(torch.empty(given.width, width))
+
+    def tables(self) -> list[Tensor]:
+        """The parameters of which a step reads rows."""
+        return [self.table] if self.fine_tuned else []
+
+    def forward(self, items: Tensor, read: Reader) -> Tensor:
+        """What items [L] add to the gates, [L, W]."""
+        vectors = read(self.table, items) if self.fine_tuned else plain(self.table, items)
+        return vectors @ self.weight
+
+
+class SparseSource(nn.Module):
+    """A sparse vector x per item, which adds x @ weight: the sum of the few rows where x is not 0.
+
+    Only these rows are read, and get gradients; no matrix [N, columns] is ever made.
+    """
+
+    offsets: Tensor
+    columns: Tensor
+    values: Tensor
+
+    def __init__(self, given: Sparse, width: int) -> None:
+        super().__init__()
+        for name in ("offsets", "columns", "values"):
+            self.register_buffer(name, torch.from_numpy(getattr(given, name)), persistent=False)
+        self.weight = nn.Parameter(torch.empty(given.width, width))
+
+    def tables(self) -> list[Tensor]:
+        """The parameters of which a step reads rows."""
+        return [self.weight]
+
+    def forward(self, items: Tensor, read: Reader) -> Tensor:
+        """What items [L] add to the gates, [L, W]."""
+        first = self.offsets[items]
+        lengths = self.offsets[items + 1] - first
+        before = lengths.cumsum(0) - lengths
+        at = torch.repeat_interleave(first - before, lengths)
+        at += torch.arange(len(at), device=items.device)
+        columns, slots = torch.unique(self.columns[at], return_inverse=True)
+        rows = read(self.weight, columns.long())
+        added: Tensor = nn.functional.embedding_bag(
+            slots, rows, before, mode="sum", per_sample_weights=self.values[at]
+        )
+        return added
+
+
+def source_of(name: str, given: Representation, width: int, fine_tuned: bool) -> DenseSource | SparseSource:
+    """Return what reads a representation."""
+    if isinstance(given, Sparse):
+        return SparseSource(given, width)
+    return DenseSource(name, given, width, fine_tuned)
+
+
+class Subnet(nn.Module):
+    """A GRU over one or several sources, whose contributions to the three gates are added up.
+
+    embedded: width of a layer between the sources and the gates; 0: none, as the paper has it.
+    """
+
+    def __init__(self, name: str, sources: Sequence[nn.Module], hidden: int, embedded: int = 0) -> None:
+        super().__init__()
+        self.name, self.hidden = name, hidden
+        self.sources = nn.ModuleList(sources)
+        self.up = nn.Parameter(torch.empty(embedded, 3 * hidden)) if embedded else None
+        self.recurrent = nn.Parameter(torch.empty(3 * hidden, hidden))
+        self.bias = nn.Parameter(torch.empty(2, 3 * hidden))  # of input and recurrence
+
+    def step(self, items: Tensor, state: Tensor, read: Reader = plain) -> Tensor:
+        """Return the state after one more click on items [L], from the state [L, H] before it."""
+        given = self.sources[0](items, read)
+        for source in self.sources[1:]:
+            given = given + source(items, read)
+        if self.up is not None:
+            given = given @ self.up
+        after: Tensor = _GruStep.apply(  # type: ignore[no-untyped-call]
+            given, state, self.recurrent, self.bias
+        )
+        return after
+
+    def tables(self) -> list[Tensor]:
+        """The parameters of which a step reads rows."""
+        return [table for source in self.sources for table in source.tables()]  # type: ignore[operator]
+
+
+class _GruStep(torch.autograd.Function):
+    """PyTorch's GRU cell on gates that are given, without a gradient for the state before.
+
+    r, z = sigmoid(x + U h);  n = tanh(x + r * U h);  h' = (1 - z) n + z h, each with its biases.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, given: Tensor, state: Tensor, recurrent: Tensor, bias: Tensor) -> Tensor:
+        hidden = state.shape[1]
+        inner = torch.addmm(bias[1], state, recurrent.T)  # [L, 3H]
+        given = given + bias[0]
+        gates = (given[:, : 2 * hidden] + inner[:, : 2 * hidden]).sigmoid_()
+        reset, update = gates[:, :hidden], gates[:, hidden:]
+        inner_new = inner[:, 2 * hidden :]
+        new = torch.addcmul(given[:, 2 * hidden :], reset, inner_new).tanh_()
+        ctx.save_for_backward(state, gates, inner_new, new)
+        return torch.lerp(new, state, update)
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
+        state, gates, inner_new, new = ctx.saved_tensors
+        hidden = state.shape[1]
+        reset, update = gates[:, :hidden], gates[:, hidden:]
+        of_given = torch.empty(len(state), 3 * hidden, dtype=state.dtype, device=state.device)
+        of_new = of_given[:, 2 * hidden :]
+        torch.mul(outputs[0], 1 - update, out=of_new)
+        of_new.mul_(1 - new * new)
+        torch.mul(of_new, inner_new, out=of_given[:, :hidden])
+        torch.mul(outputs[0], state - new, out=of_given[:, hidden : 2 * hidden])
+        of_given[:, : 2 * hidden].mul_(gates * (1 - gates))
+        of_inner = of_given.clone()
+        of_inner[:, 2 * hidden :].mul_(reset)
+        of_bias = torch.stack([of_given.sum(0), of_inner.sum(0)])
+        return of_given, None, of_inner.T @ state, of_bias
+
+
+Merge = Literal["parallel", "shared", "interaction"]
+
+
+class ParallelNetwork(nn.Module):
+    """Subnets side by side, and the scores of items from their states h_k, weighed by w_k.
+
+    parallel: sum_k w_k h_k . W_k, which is the product of the states side by side with one matrix;  shared:
+    (sum_k w_k h_k) . W;  interaction: w_0 h_0 . W_0 + sum_k w_k (h_0 * h_k) . W_k.  Every item has a bias.
+    Source: Hidasi et al., RecSys 2016, sec. 3 and figure 1.
+    """
+
+    def __init__(
+        self, n_items: int, subnets: Sequence[Subnet], merge: Merge, weights: Sequence[float], dropout: float
+    ) -> None:
+        super().__init__()
+        self._subnets = nn.ModuleList(subnets)
+        self.merge, self.weights, self.dropout = merge, list(weights), dropout
+        matrices = 1 if merge == "shared" else len(subnets)
+        self.output = nn.ParameterList(
+            [nn.Parameter(torch.empty(n_items, subnets[0].hidden)) for _ in range(matrices)]
+        )
+        self.bias = nn.Parameter(torch.empty(n_items, 1))
+        self.active = len(subnets)
+        """Subnets that take part, the first ones: fewer while later ones still wait for their training."""
+        self._fixed: Tensor | None = None
+
+    @property
+    def subnets(self) -> list[Subnet]:
+        """The subnets in their order; in training a state of each is handed on."""
+        return [subnet for subnet in self._subnets if isinstance(subnet, Subnet)]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.bias.device
+
+    def tables(self) -> list[Tensor]:
+        """The parameters of which a step reads rows."""
+        of_subnets = [table for subnet in self.subnets for table in subnet.tables()]
+        return [*of_subnets, *self.output, self.bias]
+
+    def dropped(self, state: Tensor) -> Tensor:
+        """A state in training, units of it left out at random."""
+        return dropped(state, self.dropout, self.training)
+
+    def merged(self, states: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Return the vector [L, H] that meets each output matrix; None where no active subnet gives one.
+
+        states: [L, H] of each subnet, None for one that takes no part yet.
+        """
+        weighed = [None if h is None else w * h for w, h in zip(self.weights, states, strict=False)]
+        if self.merge == "shared":
+            there = [vector for vector in weighed if vector is not None]
+            return [torch.stack(there).sum(0) if len(there) > 1 else there[0]]
+        first = states[0]
+        if self.merge == "interaction" and first is not None:
+            return [weighed[0], *(None if vector is None else first * vector for vector in weighed[1:])]
+        return weighed
+
+    def last(self, clicks: Tensor, lengths: Tensor) -> Tensor:
+        """Return the vectors of prefixes, [B, S], for ``scores``.
+
+        clicks: [B, T] item codes, oldest first;  lengths: [B], 1 at least.
+        """
+        order = torch.argsort(lengths, descending=True, stable=True)
+        clicks, lengths = clicks[order], lengths[order]
+        going = [int(n) for n in (lengths[None, :] > torch.arange(clicks.shape[1])[:, None]).sum(1)]
+        states: list[Tensor] = []
+        for subnet in self.subnets[: self.active]:
+            state = self.bias.new_zeros(len(clicks), subnet.hidden)
+            for place, n in enumerate(going):
+                items = clicks[:n, place].to(self.device)
+                state[:n] = subnet.step(items, state[:n])
+            states.append(state)
+        back = torch.argsort(order).to(self.device)
+        return torch.cat([vector for vector in self.merged(states) if vector is not None], 1)[back]
+
+    def scores(self, vectors: Tensor) -> Tensor:
+        """Scores of all items, [B, N], for the vectors of ``last``; without gradients."""
+        if self._fixed is None:
+            self._fixed = torch.cat(list(self.output)[: self.active], 1).detach().T
+        return torch.addmm(self.bias[:, 0], vectors, self._fixed)
+
+    def train(self, mode: bool = True) -> ParallelNetwork:
+        """Switch between training and answering; the output matrices may have changed."""
+        self._fixed = None
+        super().train(mode)
+        return self
+
+
+def start(network: ParallelNetwork) -> None:
+    """Start as GRU4Rec does: evenly in +-sqrt(6 / (n + m)), a recurrence gate by gate, biases at 0.
+
+    A subnet is drawn with its output matrix before the next one, so that the first starts as it would alone.
+    """
+    for k, subnet in enumerate(network.subnets):
+        for name, weights in subnet.named_parameters():
+            if name == "recurrent":
+                for gate in weights.data.chunk(3):
+                    nn.init.xavier_uniform_(gate)
+            elif name != "bias" and not _is_given(network, weights):
+                nn.init.xavier_uniform_(weights)
+        nn.init.zeros_(subnet.bias)
+        if k < len(network.output):
+            nn.init.xavier_uniform_(network.output[k])
+    nn.init.zeros_(network.bias)
+
+
+def _is_given(network: ParallelNetwork, weights: Tensor) -> bool:
+    """Whether a parameter is the features of items themselves."""
+    return any(isinstance(of, DenseSource) and of.table is weights for of in network.modules())

@@ -1,0 +1,335 @@
+"""p-RNN: parallel recurrent networks over item ids and item features."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextclick.errors import ArtifactError, ConfigError, DataError
+from nextclick.features import Features, Representation
+from nextclick.features.store import one_after_the_other, representation_of
+from nextclick.network.recommender import NeuralRecommender
+from nextclick.sessions import UNKNOWN, Queries, Sessions
+from nextclick.settings import about
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nextclick.network.training import Objective
+    from nextclick.network.workers import Workers
+    from nextclick.parallel.network import ParallelNetwork, Subnet
+
+_SAVED = "features."
+_BOLDNESS = 0.7
+"""Of the item encoder. On validation sessions of the demo shop 0 recommends hardly any new item, and 1 finds
+one click on them in five, at the price of a tenth of the recall of the others."""
+
+
+@dataclass(kw_only=True, eq=False)
+class PRNN(NeuralRecommender):
+    """A recurrent network for each representation of the items, ids and features, scored together.
+
+    ``fit(sessions, features=features)``; without features there is one subnet, that of the ids. The ids come
+    first, then the features in their order. Every lane of a batch is a session, as in gru4rec, and the
+    negative samples are the other lanes' next clicks and ``n_samples`` more.
+    architecture: ``id``, ``feature`` and ``concatenated`` are one GRU over the ids, the features, or both;
+    ``parallel`` has a GRU and an output matrix for each;  ``shared`` one output matrix for all;
+    ``interaction`` multiplies the state of each feature with that of the ids.
+    strategy: train the subnets together (simultaneous), one in each epoch in turn (alternating), one after
+    the other on what those before it leave (residual), or in turn for each mini-batch (interleaving).
+    Every subnet is trained for ``epochs`` passes, so alternating and residual make that many for each.
+    Source: Hidasi et al., RecSys 2016 (parallel recurrent networks), sec. 3. Differs: items have a bias.
+    """
+
+    name: ClassVar[str] = "prnn"
+    summary: ClassVar[str] = "recurrent networks side by side over item ids, texts, pictures, columns"
+    source: ClassVar[str] = "Hidasi et al., RecSys 2016 (p-RNN)"
+    copies: ClassVar[int] = 4
+    reads_features: ClassVar[bool] = True
+
+    architecture: Literal["parallel", "shared", "interaction", "concatenated", "feature", "id"] = field(
+        default="parallel", metadata=about("how ids and features are put together")
+    )
+    strategy: Literal["residual", "interleaving", "alternating", "simultaneous"] = field(
+        default="residual", metadata=about("in which turn the subnets are trained")
+    )
+    weights: str = field(default="", metadata=about("of the subnets, ids first, such as 1,0.5; empty: all 1"))
+    loss: Literal["top1", "top1-max", "bpr", "bpr-max", "cross-entropy"] = field(
+        default="top1", metadata=about("what a target has to win against its negative samples in")
+    )
+    epochs: int = field(
+        default=10, metadata=about("passes over the training sessions for each subnet", low=1)
+    )
+    batch_size: int = field(default=50, metadata=about("sessions side by side", low=1, search=[32, 50, 100]))
+    validation: float = field(
+        default=0.0,
+        metadata=about("share of the sessions, the latest, to choose the epoch on; 0: none", low=0, high=0.9),
+    )
+    learning_rate: float = field(default=0.1, metadata=about("of Adagrad", low=0, search=("log", 0.01, 0.3)))
+    momentum: float = field(default=0.0, metadata=about("of Adagrad", low=0, high=0.99))
+    hidden: int = field(default=100, metadata=about("units of each GRU", low=1))
+    dropout_hidden: float = field(
+        default=0.2, metadata=about("on the GRUs' states", low=0, high=0.99, search=(0.0, 0.6))
+    )
+    n_samples: int = field(default=0, metadata=about("additional negative samples of a step", low=0))
+    alpha: float = field(
+        default=0.5,
+        metadata=about("additional samples are drawn by clicks^alpha; 0 uniform", low=0),
+    )
+    bpreg: float = field(default=1.0, metadata=about("weight of bpr-max's score regularisation", low=0))
+    activation: Literal["tanh", "linear", "elu"] = field(
+        default="tanh", metadata=about("on the scores in training")
+    )
+    elu: float = field(default=0.5, metadata=about("minus the lowest value of the activation elu", low=0))
+    embedded: int = field(
+        default=0, metadata=about("width of a layer between features and GRU; 0: none, as published", low=0)
+    )
+    fine_tuned: bool = field(
+        default=False, metadata=about("train the dense feature vectors too; false, as published")
+    )
+    order: Literal["time", "random"] = field(
+        default="time", metadata=about("of the sessions in an epoch; time: the latest are learnt last")
+    )
+    last_clicks: int = field(
+        default=50, metadata=about("clicks of the prefix that are read in answering, the last ones", low=1)
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._weights(None)
+
+    @property
+    def representations(self) -> list[str]:
+        """What the items are read by: "id", and the features by name."""
+        of_features = [] if self.architecture == "id" else list(self._given)
+        return of_features if self.architecture == "feature" else ["id", *of_features]
+
+    # -- training
+
+    def _fit(self, sessions: Sessions) -> None:
+        features, self._features = self._features, None
+        if features is not None and self.architecture == "id":
+            raise ConfigError("prnn: architecture=id reads no features; choose another one, or give none")
+        if features is None and self.architecture == "feature":
+            raise DataError(
+                "prnn: architecture=feature needs item features: --features DIR (features in Python)"
+            )
+        self._given: dict[str, Representation] = {}
+        if features is not None:
+            self._given = features.of(self.vocabulary)
+            self.facts["features"] = {
+                "fingerprint": features.fingerprint,
+                "items_without": {
+                    name: int((~of_items.present).sum()) for name, of_items in self._given.items()
+                },
+            }
+        self.facts["representations"] = self.representations
+        super()._fit(sessions)
+
+    def _train(self, sessions: Sessions, held_out: int, workers: Workers) -> None:
+        fitted, kept = sessions[: len(sessions) - held_out], sessions[len(sessions) - held_out :]
+        epochs = self._stages("training", fitted, kept, workers, [])
+        if self.refit and kept.n_pairs:
+            self._stages("refit", sessions, sessions[:0], workers, epochs)
+
+    def _stages(
+        self, stage: str, sessions: Sessions, kept: Sessions, workers: Workers, epochs: list[int]
+    ) -> list[int]:
+        """Train a new network, in as many stages as the strategy has; return the best epoch of each."""
+        self.network = self._started()
+        n = len(self.network.subnets)
+        if self.strategy != "residual":
+            passes = self.epochs * (n if self.strategy == "alternating" else 1)
+            self._trained_subnet = 0
+            return [self._stage(stage, sessions, kept, workers, epochs=[*epochs, passes][0]).epoch]
+        best = []
+        for k, subnet in enumerate(self.network.subnets):
+            self._trained_subnet, self.network.active = k, k + 1
+            chosen = epochs[k] if epochs else None
+            name = stage if n == 1 else f"{stage}-{subnet.name}"
+            best.append(self._stage(name, sessions, kept, workers, epochs=chosen).epoch)
+        return best
+
+    def _objective(self, network: Any, sessions: Sessions, workers: Workers) -> Objective:
+        from nextclick.network.sampling import Lanes, NegativeSampler
+        from nextclick.parallel.objective import ParallelItems
+
+        return ParallelItems(
+            network, Lanes(sessions, self.batch_size), NegativeSampler(sessions.support(), self.alpha),
+            strategy=self.strategy, stage=self._trained_subnet, loss=self.loss, n_samples=self.n_samples,
+            momentum=self.momentum, order=self.order, activation=self.activation, elu=self.elu,
+            regularisation=self.bpreg, workers=workers,
+        )  # fmt: skip
+
+    def _network(self, n_items: int) -> Any:
+        from nextclick.parallel.network import IdSource, ParallelNetwork, start
+
+        wide = 3 * self.hidden
+        if self.architecture in ("feature", "concatenated", "id"):
+            network = ParallelNetwork(n_items, [self._whole(n_items)], "parallel", [1.0], self.dropout_hidden)
+        else:
+            merge: Any = self.architecture
+            subnets = [self._subnet("id", [IdSource(n_items, wide)])]
+            subnets += [self._subnet(name, [self._source(name)]) for name in self._given]
+            network = ParallelNetwork(
+                n_items, subnets, merge, self._weights(len(subnets)), self.dropout_hidden
+            )
+        start(network)
+        return network
+
+    def _whole(self, n_items: int) -> Subnet:
+        """The one GRU of an architecture without parallel ones."""
+        from nextclick.parallel.network import IdSource
+
+        wide = self.embedded if self.embedded and self.architecture == "feature" else 3 * self.hidden
+        sources: list[Any] = [] if self.architecture == "feature" else [IdSource(n_items, wide)]
+        if self.architecture != "id":
+            sources += [self._source(name) for name in self._given]
+        return self._subnet("+".join(self.representations), sources)
+
+    def _source(self, name: str) -> Any:
+        from nextclick.parallel.network import source_of
+
+        between = self.embedded and self.architecture != "concatenated"
+        return source_of(
+            name, self._given[name], self.embedded if between else 3 * self.hidden, self.fine_tuned
+        )
+
+    def _subnet(self, name: str, sources: list[Any]) -> Subnet:
+        from nextclick.parallel.network import Subnet
+
+        between = self.embedded if "id" not in name.split("+") else 0
+        return Subnet(name, sources, self.hidden, between)
+
+    def _weights(self, n: int | None) -> list[float]:
+        """Read the setting ``weights``, for n subnets if that is known."""
+        texts = [text for text in self.weights.split(",") if text.strip()]
+        try:
+            found = [float(text) for text in texts]
+        except ValueError:
+            found = [float("nan")]
+        if not all(np.isfinite(found)):
+            raise ConfigError(f"prnn: weights={self.weights!r}: write numbers, ids first, such as 1,0.5")
+        if n is not None and found and len(found) != n:
+            raise ConfigError(
+                f"prnn: weights={self.weights!r} are {len(found)}, but there are {n} subnets: id"
+                f"{''.join(f', {name}' for name in self._given)}"
+            )
+        return found or [1.0] * (n or 0)
+
+    def _session_vectors(self, queries: Queries) -> Tensor:
+        from nextclick.network.batches import prefixes
+
+        clicks, _, last = prefixes(queries, self.last_clicks)
+        found: Tensor = self.network.last(clicks, last + 1)
+        return found
+
+    # -- saving
+
+    def _state(self) -> dict[str, NDArray[Any]]:
+        of_items = {
+            f"{_SAVED}{name}.{part}": array
+            for name, found in self._given.items()
+            for part, array in found.arrays().items()
+        }
+        return {**super()._state(), **of_items}
+
+    def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        parts: dict[str, dict[str, NDArray[Any]]] = {}
+        for key, array in state.items():
+            if key.startswith(_SAVED):
+                name, _, part = key.removeprefix(_SAVED).rpartition(".")
+                parts.setdefault(name, {})[part] = array
+        try:
+            # In the order of the subnets, which safetensors does not keep.
+            names = [name for name in self.facts.get("representations", []) if name != "id"]
+            self._given = {name: representation_of(parts[name]) for name in names}
+            for name, found in self._given.items():
+                found.check(name)
+                if len(found) != self.n_items:
+                    raise DataError(f"{name}: {len(found)} vectors for {self.n_items} items")
+        except (DataError, TypeError, IndexError) as error:
+            raise ArtifactError(
+                f"prnn: the saved features do not fit ({error}); fit the model again"
+            ) from error
+        super()._restore(state)
+
+    # -- new items
+
+    @property
+    def takes_new_items(self) -> bool:
+        return bool(getattr(self, "_given", {}))
+
+    def with_items(self, features: Features) -> Self:
+        """Return a p-RNN that also knows the items that are new in ``features``, without refitting.
+
+        A subnet of features reads them as any other; what the ids would have learnt of them, and the output
+        weights and the bias, come from an encoder fitted on the trained items (``parallel.encoder``).
+        Raises ConfigError for a p-RNN without features, and DataError for other representations or widths.
+        """
+        from nextclick.parallel.encoder import ItemEncoder
+
+        n = self.n_items
+        if not self._given:
+            raise ConfigError(
+                "prnn: fitted without features, so it cannot know new items; fit it with --features"
+            )
+        missing = [name for name in self._given if name not in features.representations]
+        if missing:
+            there = ", ".join(features.representations)
+            raise DataError(
+                f"prnn reads {', '.join(self._given)}; the features lack {missing[0]}: they have {there}"
+            )
+        ids = features.items.ids_of(range(len(features)))
+        rows = np.flatnonzero(self.vocabulary.codes_of(ids) == UNKNOWN)
+        new = {name: features.representations[name].take(rows) for name in self._given}
+        some = np.any([of_items.present for of_items in new.values()], axis=0)
+        rows, new = rows[some], {name: of_items.take(np.flatnonzero(some)) for name, of_items in new.items()}
+        wider = copy.copy(self)
+        try:
+            wider.vocabulary = self.vocabulary.extended([ids[row] for row in rows.tolist()])
+        except ValueError:
+            raise DataError("prnn: its item ids are integers, those of the new items are text") from None
+        wider.support = np.r_[self.support, np.zeros(len(rows), np.int64)]
+        wider.facts = {**self.facts, "new_items": len(rows), "items": n + len(rows)}
+        wider._given = {name: one_after_the_other(self._given[name], new[name]) for name in self._given}
+        state = dict(super()._state())
+        if len(rows):
+            by_item = self._by_item()
+            known = np.concatenate([state[name].reshape(n, -1) for name in by_item], axis=1)
+            encoder = ItemEncoder(self._given, known, self.support)
+            found, at = encoder(new, _BOLDNESS), 0
+            for name in by_item:
+                width = state[name][0].size
+                of_new = found[:, at : at + width].reshape(len(rows), *state[name].shape[1:])
+                state[name], at = np.concatenate([state[name], of_new]), at + width
+        for name, of_items in wider._given.items():
+            state |= {f"{_SAVED}{name}.{part}": array for part, array in of_items.arrays().items()}
+        for name, given in self._fine_tuned().items():
+            state[name] = np.concatenate([state[name], new[given].dense()])
+        wider._restore(state)
+        return wider
+
+    def _by_item(self) -> list[str]:
+        """The names of the parameters that have a row for each item, learnt from clicks alone."""
+        from nextclick.parallel.network import IdSource
+
+        network: ParallelNetwork = self.network
+        tables = {id(of.table) for of in network.modules() if isinstance(of, IdSource)}
+        tables |= {id(weights) for weights in (*network.output, network.bias)}
+        return [name for name, weights in network.named_parameters() if id(weights) in tables]
+
+    def _fine_tuned(self) -> dict[str, str]:
+        """The names of the parameters that began as features of the items, and of which."""
+        from nextclick.parallel.network import DenseSource
+
+        return {
+            f"{name}.table": of.name
+            for name, of in self.network.named_modules()
+            if isinstance(of, DenseSource) and of.fine_tuned
+        }
