@@ -58,9 +58,11 @@ def speed(found: dict[str, Any]) -> str:
         "",
         f"- {swaps['versions_published'] - 1} changes of version during {swaps['requests']:,} questions: "
         f"{swaps['errors']} errors, {swaps['broken_connections']} broken connections, "
-        f"{swaps['mixed_answers']} answers of mixed versions.",
-        f"- A worker killed under load: {worker['lost']} of {worker['acknowledged_events']:,} acknowledged "
-        f"events lost, longest pause {worker['longest_pause_s']} s.",
+        f"{swaps['mixed_answers']} answers of mixed versions; "
+        f"{swaps['marked']} came too late on the busy machine, and were popular items, marked.",
+        f"- At a load average of {found['kills']['load_average_before']:g}, a worker killed under load: "
+        f"{worker['lost']} of {worker['acknowledged_events']:,} acknowledged events lost, longest pause "
+        f"{worker['longest_pause_s']} s.",
         f"- The whole server killed: {server['lost']} of {server['acknowledged_events']:,} lost, in service "
         f"again after {server['answers_again_after_s']} s.",
     ]

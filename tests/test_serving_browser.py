@@ -127,6 +127,8 @@ def test_lists_follow_the_clicks_and_say_why(browser: Any, server: Server, compl
     page.locator('[data-list="pop"] summary').click()
     page.wait_for_selector('[data-list="pop"] details li')
     assert "without" in page.locator('[data-list="pop"] details li').first.inner_text()
+    assert not page.locator("#key-form").is_visible()
+    assert not page.locator("#problem").is_visible()
     shot(page, "shop.png")
     assert complaints == []
 

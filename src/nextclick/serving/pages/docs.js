@@ -32,7 +32,8 @@ async function start() {
   for (const [path, methods] of Object.entries(api.paths)) {
     for (const [method, route] of Object.entries(methods)) {
       const body = route.requestBody && route.requestBody.content["application/json"].schema.$ref.split("/").pop();
-      const good = route.responses["200"].content["application/json"].schema.$ref;
+      const json = route.responses["200"].content["application/json"];
+      const good = json && json.schema.$ref;
       const codes = Object.entries(route.responses).map(([code, about]) => `${code} ${about.description}`).join(", ");
       parts.push(make("section", {}, make("h2", {}, `${method.toUpperCase()} ${path}`), make("p", {}, route.description || ""),
         ...(body ? [fields(body, schemas)] : []), ...(good ? [fields(good.split("/").pop(), schemas)] : []),
