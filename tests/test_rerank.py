@@ -24,14 +24,15 @@ from nextclick import RRCRE, ArtifactError, Blend, ConfigError, DataError, Queri
 from nextclick.neighbours.session_votes import SessionKNN
 from nextclick.recommender import Run
 from nextclick.rerank import kernels
-from nextclick.rerank.candidates import Wanted, cleaned, training_lists, without
+from nextclick.rerank.candidates import Wanted, cleaned, clicked, training_lists, without
 from nextclick.rerank.network import Reranker, picked, rows_of_places
 from nextclick.rerank.training import Reordering
 from synthetic import chain, random_queries
 
 TRAIN = chain(20, 90, noise=0.3, seed=1)
 QUERIES = random_queries(40, 20, seed=2)
-SMALL: dict[str, Any] = {"epochs": 2, "dim": 6, "batch_size": 32, "k": 8}
+PLAIN: dict[str, Any] = {**RRCRE.presets["paper"], "held_out": "auto"}
+SMALL: dict[str, Any] = {**PLAIN, "epochs": 2, "dim": 6, "batch_size": 32, "k": 8}
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -74,8 +75,14 @@ def fixed(rows: Any, sessions: Sessions = TRAIN) -> Fixed:
 def slow_scores(
     network: Reranker, prefix: list[int], candidates: list[int], places: np.ndarray, features: np.ndarray
 ) -> list[float]:
-    """Sánchez Rodríguez et al. 2019, equations 3 and 4, one number at a time, in float64."""
+    """Sánchez Rodríguez et al. 2019, equations 3 and 4, one number at a time, in float64.
+
+    With a temperature item vectors have length 1, and so has what is asked for, before it is divided.
+    """
     w = {name: tensor.detach().double().numpy() for name, tensor in network.state_dict().items()}
+    temperature = network.temperature or 1.0
+    if network.temperature:
+        w["items.weight"] /= np.linalg.norm(w["items.weight"], axis=1, keepdims=True)
     x = [w["items.weight"][item] for item in prefix]
     mean = sum(x) / len(x)
     memory = np.zeros_like(mean)
@@ -94,8 +101,10 @@ def slow_scores(
         return np.tanh(w[f"{name}.2.weight"] @ inner + w[f"{name}.2.bias"])
 
     found = []
+    asked = mlp("item_projection")
+    asked = asked / np.linalg.norm(asked) if network.temperature else asked
     for c, item in enumerate(candidates):
-        score = float(w["items.weight"][item] @ mlp("item_projection"))
+        score = float(w["items.weight"][item] @ asked) / temperature
         for g in range(len(network.ranks)):
             score += float(w[f"ranks.{g}"][network.rows[places[c, g]]] @ mlp(f"rank_projection.{g}"))
         if network.weights is not None:
@@ -107,10 +116,15 @@ def slow_scores(
 
 @pytest.mark.parametrize("n_lists", [1, 3])
 @pytest.mark.parametrize("cre", [True, False])
-@pytest.mark.parametrize(("shared", "scored"), [(False, False), (True, True)])
-def test_scores_are_equations_3_and_4(n_lists: int, cre: bool, shared: bool, scored: bool) -> None:
+@pytest.mark.parametrize(
+    ("shared", "scored", "temperature"), [(False, False, 0.0), (True, True, 0.0), (False, True, 0.2)]
+)
+def test_scores_are_equations_3_and_4(
+    n_lists: int, cre: bool, shared: bool, scored: bool, temperature: float
+) -> None:
     rng = np.random.default_rng(3)
-    network = Reranker(15, 6, n_lists, rows_of_places(9, shared), cre=cre, scored=scored)
+    rows = rows_of_places(9, shared)
+    network = Reranker(15, 6, n_lists, rows, cre=cre, scored=scored, temperature=temperature)
     with torch.no_grad():
         for weights in network.parameters():
             torch.nn.init.normal_(weights, std=0.7, generator=torch.Generator().manual_seed(1))
@@ -183,7 +197,7 @@ def test_lists_are_united_in_the_order_of_their_generators() -> None:
     items = np.array([[[3, 1, 2]], [[5, 3, -1]]], np.int32)
     scores = np.array([[[9, 6, 3]], [[4, 2, -np.inf]]], np.float32)
     union, ranks, features = kernels.united(items, scores, 6)
-    assert union.tolist() == [[3, 1, 2, 5, -1, -1]]
+    assert union.tolist() == [[3, 1, 2, 5]]
     assert ranks[0, :4].tolist() == [[0, 1], [1, 3], [2, 3], [3, 0]]
     spread = np.sqrt(6.0)  # of 9, 6 and 3 around 6
     expected = [[3 / spread, -1.0], [0.0, -1.0], [-3 / spread, -1.0], [-3 / spread, 1.0]]
@@ -205,7 +219,7 @@ def test_the_union_agrees_with_a_slow_one(data: st.DataObject) -> None:
             st.lists(st.integers(-50, 50), min_size=len(one), max_size=len(one))), reverse=True)  # fmt: skip
     union, ranks, features = kernels.united(items, scores, n_items)
     expected = list(dict.fromkeys(item for one in lists for item in one))
-    assert union[0].tolist() == expected + [-1] * (n_lists * k - len(expected))
+    assert union[0].tolist() == (expected or [-1])
     for c, item in enumerate(expected):
         for g, one in enumerate(lists):
             assert ranks[0, c, g] == (one.index(item) if item in one else k)
@@ -262,7 +276,7 @@ def test_leaving_a_session_out_is_fitting_without_it(model: SessionKNN) -> None:
     for session in range(0, len(TRAIN), 7):
         rows = np.flatnonzero(own == session)
         refitted = type(model)(**nextclick.settings.values_of(model))
-        refitted.fit(without(TRAIN, session, session + 1))
+        refitted.fit(without(TRAIN, np.arange(len(TRAIN)) == session))
         votes = refitted._votes(queries[rows])  # what fills the list behind them goes by popularity
         for row, n in zip(rows, np.diff(votes.offsets), strict=True):
             expected, of_expected = (part[0] for part in refitted.top(queries[row : row + 1], 10))
@@ -291,10 +305,12 @@ def test_generators_answer_as_they_are_without_the_session_or_without_its_part()
     assert about["held out"] == "session"
     folds, about = lists_of(generator, "folds")
     assert about["held out"] == "folds"
-    for first in (0, 30, 60):
-        copy = nextclick.VSKNN().fit(without(TRAIN, first, first + 30))
-        rows = (own >= first) & (own < first + 30)
-        assert folds[rows].tolist() == copy.top(queries[np.flatnonzero(rows)], 6)[0].tolist()
+    part = np.random.default_rng(3).permutation(len(TRAIN)) % 3
+    for fold in range(3):
+        copy = nextclick.VSKNN().fit(without(TRAIN, part == fold))
+        rows = np.flatnonzero(part[own] == fold)
+        assert len(rows) > 40
+        assert folds[rows].tolist() == copy.top(queries[rows], 6)[0].tolist()
     hits = [(found == TRAIN.items[positions][:, None]).any(1).mean() for found in (as_is, left_out, folds)]
     assert hits[0] > hits[1]  # who has seen the session knows what comes
     assert hits[0] > hits[2]
@@ -476,6 +492,27 @@ def test_with_equal_rank_embeddings_the_order_is_that_without() -> None:
     assert model.top(QUERIES, 20)[0].tolist() == plain.top(QUERIES, 20)[0].tolist()
 
 
+def test_items_of_the_session_are_candidates_by_how_long_ago_they_were_clicked() -> None:
+    items, scores = clicked(Queries.of([[4, 2, 4, 9], [7], [0, 1, 2, 3]]), 3)
+    assert items.tolist() == [[9, 4, 2], [7, -1, -1], [3, 2, 1]]
+    assert scores[0].tolist() == pytest.approx([1, 1 / 2, 1 / 3])
+    assert scores[1].tolist() == [1, -np.inf, -np.inf]
+
+
+def test_with_clicked_a_generator_that_never_repeats_is_repeated_where_sessions_do() -> None:
+    """Sessions that go back and forth between two items, over a generator that knows nothing of it."""
+    rng = np.random.default_rng(6)
+    pairs = np.array([rng.choice(200, 2, replace=False) for _ in range(400)])
+    sessions = Sessions.from_lists([[f"{a}", f"{b}", f"{a}", f"{b}"] for a, b in pairs])
+    form = {"epochs": 10, "dim": 8, "batch_size": 32, "k": 5, "learning_rate": 0.01}
+    reached = {
+        asked: RRCRE(Scattered(), clicked=asked, **form).fit(sessions[:300]).measure(sessions[300:])["mrr@20"]
+        for asked in (True, False)
+    }
+    assert reached[True] > 0.6  # two of three next clicks are the item before the last one; 2/3 at most
+    assert reached[False] < 0.2
+
+
 class Scattered(Fixed):
     """Lists in an order that only this black box knows, another one after every prefix."""
 
@@ -504,7 +541,8 @@ def test_a_signal_in_the_places_is_found_by_rank_embeddings_alone(
     place: int | None, cre: bool, found: bool
 ) -> None:
     sessions = planted(place)
-    model = RRCRE(Scattered(), epochs=6, dim=16, batch_size=64, learning_rate=0.01, k=10, cre=cre, seed=2)
+    form = {**PLAIN, "epochs": 6, "learning_rate": 0.01, "dim": 16, "batch_size": 64, "k": 10, "cre": cre}
+    model = RRCRE(Scattered(), **form, seed=2)
     reached = model.fit(sessions[:700]).measure(sessions[700:])["mrr@20"]
     by_chance = sum(1 / rank for rank in range(1, 11)) / 10  # 0.29, in a random order of ten candidates
     assert reached > 0.95 if found else abs(reached - by_chance) < 0.08
