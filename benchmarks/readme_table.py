@@ -38,7 +38,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     for model, about in MODELS.items():
         found = [(settings, by) for (name, settings), by in by_key.items() if name == model]
         shown = [
-            (s, by) for s, by in found if s == "defaults" or any(row.get("published") for row in by.values())
+            (settings, by)
+            for settings, by in found
+            if settings.partition(";")[0] == "defaults" or any(row.get("published") for row in by.values())
         ]
         source, name = about.source, f"`{model}`"
         for settings, by in shown or [("", {})]:
@@ -50,12 +52,15 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def of_experiment(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of an experiment that are done as those of accuracy.json: means over their seeds."""
+    """Return the rows of an experiment that are done as those of accuracy.json: means over their seeds.
+
+    The name of the experiment ends in that of the data set.
+    """
     return [
         {
             "model": row["model"],
             "settings": row["written"],
-            "dataset": content["name"],
+            "dataset": content["name"].rpartition("-")[2],
             **row["mean"],
             "published": row["published"] if "recall@20" in (row["published"] or {}) else None,
         }

@@ -31,17 +31,9 @@ GENERATORS = ("vs-knn", "narm")  # of the models in two stages
 # Small enough for a minute; with ``full`` as they are by default.
 NETWORKS: Mapping[str, Settings] = {
     "narm": {"dim": 50, "hidden": 50, "epochs": 3, "learning_rate": 0.005},
-    "rrcre": {
-        "dim": 32,
-        "epochs": 3,
-        "k": 50,
-        "scored": True,
-        "learning_rate": 0.003,
-        "decay": 0.5,
-        "dropout": 0.2,
-    },
+    "rrcre": {"dim": 32, "k": 50, "dropout": 0.2},
 }
-FULL: Mapping[str, Settings] = {"narm": {"epochs": 6}, "blend": {}, "rrcre": {"scored": True}}
+FULL: Mapping[str, Settings] = {"narm": {"epochs": 6}, "blend": {}, "rrcre": {}}
 HOLDOUT = "3d"  # the newcomers of the last three days meet models that have never seen them
 
 
