@@ -39,6 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     trial.write_text(f'name = "lists"\n{variants}')
     arguments = [str(folder / name) for name in names]
     options = ["--catalogue", str(shop), "--experiment", str(trial), "--records", str(folder / "records")]
+    options += ["--deadline", "10000"]  # what a busy machine must not turn into a fallback
     with served(*arguments, *options, "--store", f"sqlite:{folder / 's.sqlite'}") as running:
         yield running
 
@@ -200,7 +201,7 @@ def test_pages_fit_a_phone_and_can_be_used_with_a_keyboard(
         page.wait_for_selector("#session li")
         page.wait_for_load_state("networkidle")
         small = "buttons => buttons.filter(button => button.getBoundingClientRect().height < 40).length"
-        assert page.locator("button:visible").evaluate_all(small) == 0
+        waited(lambda: page.locator("button:visible").evaluate_all(small) == 0)  # once the lists stand
         shot(page, "shop-phone.png")
     if path == "/docs":
         page.wait_for_selector("text=POST /v1/recommend")
