@@ -15,6 +15,7 @@ candidates-NAME: figure 4, recall@5 on the test sessions by number of candidates
 held-out: what it changes whether generators have seen the sessions that they generate for; chosen on, and so
 measured on, the latest tenth of the training sessions of yoochoose64, which nothing here was fitted on.
 plot: pictures of both, docs/pictures/rerank-*.png, from the result file.
+All of it in the published form, preset=paper.
 A part that stands in the result file already is not run again: delete it there to repeat it.
 """
 
@@ -65,7 +66,7 @@ def table(dataset: Dataset, work: Path) -> dict[str, Any]:
     run = Run(candidates=work / "candidates")
     i2i = ItemKNN.preset("i2i-cf", asymmetry=0.5)  # the order in which the shop shows its carousels
     models: dict[str, Recommender] = {"I2I-CF": i2i, "STAMP": build("stamp"), "NARM": build("narm")}
-    models |= {"RR-I2I-CF": RRCRE(i2i, cre=False), "RRCRE-I2I-CF": RRCRE(i2i)}
+    models |= {"RR-I2I-CF": RRCRE.preset("rr", i2i), "RRCRE-I2I-CF": RRCRE.preset("paper", i2i)}
     for name, model in models.items():
         print(f"{dataset.name}: {name}", file=sys.stderr, flush=True)
         if not hasattr(model, "vocabulary"):
@@ -109,7 +110,7 @@ def epochs(setting: str, work: Path) -> dict[str, Any]:
     of_generator = generator.fit(dataset.train, progress=show()).measure(dataset.test)
     found = {"generator is": generator.name, "generator": of_generator}
     for label, cre in (("RRCRE", True), ("RR", False)):
-        model = Watched(generator, cre=cre, every=10**6)  # one look an epoch
+        model = Watched.preset("paper", generator, cre=cre, every=10**6)  # one look an epoch
         model.test = dataset.test
         model.fit(dataset.train, progress=show(), run=Run(candidates=work / "candidates"))
         found[label] = model.curve
@@ -122,7 +123,8 @@ def candidates(setting: str, work: Path) -> dict[str, Any]:
     generator.fit(dataset.train, progress=show())
     found = {"generator is": generator.name, "generator": figures(generator, dataset)}
     for k in K:
-        found[str(k)] = figures(RRCRE(generator, k=k).fit(dataset.train, progress=show()), dataset)
+        model = RRCRE.preset("paper", generator, k=k).fit(dataset.train, progress=show())
+        found[str(k)] = figures(model, dataset)
         print(setting, k, found[str(k)], flush=True)
     return found
 
@@ -147,7 +149,7 @@ def held_out(work: Path) -> dict[str, Any]:
     for generator in (ItemKNN.preset("i2i-cf"), build("vs-knn")):
         of_generator = found[generator.name] = {"generator": generator.fit(fitted).measure(later)}
         for way in ("none", "session", "folds") if generator.name == "vs-knn" else ("none", "folds"):
-            model = RRCRE(generator, held_out=way).fit(fitted, progress=show())
+            model = RRCRE.preset("paper", generator, held_out=way).fit(fitted, progress=show())
             of_generator[way] = {**model.measure(later), "examples": model.facts["examples"]}
             print(generator.name, way, of_generator[way], flush=True)
     return found
