@@ -121,6 +121,8 @@ def test_lists_follow_the_clicks_and_say_why(browser: Any, server: Server, compl
     assert "new of 10" in page.locator("#said").inner_text()
     clicked(page, page.locator('[data-list="vs-knn"] button.row').nth(1), 2)
     assert listed(page, "vs-knn") != after["vs-knn"]
+    shown = "rows => rows.map(row => row.innerText).filter(text => /^[0-9]+\\s+P[0-9]{4}\\b/.test(text))"
+    assert page.locator("[data-list] button.row").evaluate_all(shown) == []  # titles, in every list
     assert " ms " in page.locator('[data-list="vs-knn"] p').first.inner_text()
     page.locator('[data-list="vs-knn"] summary').click()
     page.wait_for_selector('[data-list="vs-knn"] .why dt')

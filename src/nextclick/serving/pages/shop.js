@@ -4,6 +4,7 @@
 const K = 10;
 const at = (id) => document.getElementById(id);
 const known = new Map(); // items that were shown before, by id
+const asked = new Map(); // requests for them, by id, null where none was needed
 const state = { session: "", clicks: [], models: [], running: false, category: "", page: 0, pages: 1, lists: new Map(), turn: 0 };
 
 function make(tag, attributes = {}, ...children) {
@@ -40,11 +41,21 @@ function complain(error) {
 }
 
 async function learn(ids) {
-  const missing = [...new Set(ids.map(String))].filter((id) => !known.has(id));
-  if (!missing.length) return;
-  for (const id of missing) known.set(id, { id, title: id, image: "" });
-  const query = missing.map(encodeURIComponent).join(",");
-  const found = await ask(`/v1/catalogue?ids=${query}`);
+  const wanted = [...new Set(ids.map(String))];
+  const missing = wanted.filter((id) => !asked.has(id));
+  if (missing.length) {
+    for (const id of missing) known.set(id, { id, title: id, image: "" });
+    const request = told(missing).catch((error) => {
+      for (const id of missing) asked.delete(id); // asked again by the next list that has them
+      throw error;
+    });
+    for (const id of missing) asked.set(id, request);
+  }
+  await Promise.all(wanted.map((id) => asked.get(id))); // another list may be waiting for the same items
+}
+
+async function told(ids) {
+  const found = await ask(`/v1/catalogue?ids=${ids.map(encodeURIComponent).join(",")}`);
   for (const item of found.items) known.set(String(item.id), item);
 }
 
@@ -64,7 +75,10 @@ async function showProducts() {
   if (at("category").options.length === 1) {
     for (const name of found.categories) at("category").append(make("option", { value: name }, name));
   }
-  for (const item of found.items) known.set(String(item.id), item);
+  for (const item of found.items) {
+    known.set(String(item.id), item);
+    asked.set(String(item.id), null);
+  }
   at("products").replaceChildren(...found.items.map((item) => make("li", {}, make("button",
     { type: "button", class: "product", "data-item": item.id, onclick: () => click(item.id, null) },
     picture(item), item.title, make("small", {}, priceOf(item))))));
