@@ -19,7 +19,7 @@ LAYERS = [
     ["features"],
     ["recommender"],
     ["voting"],
-    ["neighbours", "factors", "network", "prepare", "shop"],
+    ["neighbours", "factors", "network", "prepare", "shop", "clickstream"],
     ["baselines", "rerank", "metric", "parallel"],
     ["models"],
     ["artifact", "evaluation", "report", "tuning"],

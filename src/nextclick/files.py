@@ -21,8 +21,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-# What tells a directory of ours: prepared data, its slices, a model, a simulated shop, a demo.
-_OURS = ("prepare.json", "slice-1", "manifest.json", "shop.json", "report.json")
+# What tells a directory of ours: prepared data, its slices, a model, a simulated shop, a stream, a demo.
+_OURS = ("prepare.json", "slice-1", "manifest.json", "shop.json", "stream.json", "report.json")
 
 
 def check_new(target: Path, *, overwrite: bool = False) -> None:
