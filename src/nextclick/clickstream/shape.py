@@ -1,9 +1,9 @@
 """The shape of a click log: how clicks spread over items, how long sessions are, how clicks hang together.
 
-The first two are shifted power laws, fitted to the training part of a prepared log by maximum likelihood. Of the n
-items, the r-th most clicked one (r from 0) has a share of the clicks in proportion to (r + shift)^-exponent;
-a session of c clicks, c from ``low``, has a probability in proportion to (c - low + shift)^-exponent. The
-shift lets the head of the distribution be flatter than a pure power law, which real logs need.
+The first two are shifted power laws, fitted to the training part of a prepared log by maximum likelihood.
+The r-th most clicked item (r from 0) has a share of the clicks in proportion to (r + shift)^-exponent; a
+session of c clicks has a probability in proportion to (c - shortest + shift)^-exponent. The shift lets the
+head of the distribution be flatter than that of a pure power law, which real logs need.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class PowerLaw:
     def __post_init__(self) -> None:
         if not (np.isfinite(self.exponent) and np.isfinite(self.shift) and self.shift > 0):
             raise ConfigError(
-                f"a power law needs a finite exponent and a shift above 0, found {self.exponent}, {self.shift}"
+                "a power law needs a finite exponent and a shift above 0, found "
+                f"{self.exponent} and {self.shift}"
             )
 
     def probabilities(self, n: int) -> NDArray[np.float64]:
