@@ -51,7 +51,7 @@ def test_popularity_and_lengths_are_those_of_the_shape() -> None:
     """Every click follows the popularity, not only the first, and lengths their law: within 4 deviations."""
     config = replace(SMALL, events=200_000, items=50, shape=Shape.named("yoochoose64"))
     made = whole(config)
-    wanted = np.sort(config.shape.popularity.probabilities(50))[::-1]
+    wanted = np.sort(config.shape.of_items(50))[::-1]
     first = np.r_[True, np.diff(made["session_id"]) > 0]
     starts = int(first.sum())  # sessions are independent, their clicks are not
     for chosen in (first, ~first):
@@ -117,9 +117,7 @@ def test_the_shape_of_a_stream_is_found_again() -> None:
     wanted = config.shape
     assert found.shortest == wanted.shortest
     assert found.mean_length == pytest.approx(wanted.mean_length, rel=0.02)
-    assert np.abs(
-        found.popularity.probabilities(300) - wanted.popularity.probabilities(300)
-    ).sum() == pytest.approx(0, abs=0.06)
+    assert np.abs(found.of_items(300) - wanted.of_items(300)).sum() == pytest.approx(0, abs=0.06)
 
 
 def test_files_of_any_size_hold_the_same_clicks_and_can_be_prepared(tmp_path: Path) -> None:

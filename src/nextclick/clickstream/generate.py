@@ -64,7 +64,7 @@ def stream(config: StreamConfig) -> Iterator[dict[str, NDArray[Any]]]:
 
     shape, n = config.shape, config.items
     ranks = np.random.default_rng(config.seed).permutation(n)
-    cumulative = _cumulative(shape.popularity.probabilities(n)[ranks])
+    cumulative = _cumulative(shape.of_items(n)[ranks])
     guide = np.searchsorted(cumulative, np.linspace(0.0, 1.0, n + 1), side="right") - 1
     guide = np.minimum(guide, n - 1)
     of_length = _cumulative(shape.length.probabilities(shape.longest - shape.shortest + 1))

@@ -88,12 +88,15 @@ def _likelihood(shares: NDArray[np.float64], shift: float) -> tuple[float, float
 class Shape:
     """How clicks spread over items, how long sessions are, and how closely their clicks hang together.
 
-    shortest, longest: clicks of a session;  follow: probability that a click is on an item of the last one's
+    items: in the log that the popularity was fitted to; in a catalogue of another size, an item whose place
+    among all is at the same share is as popular, relative to the others.  shortest, longest: clicks of a
+    session;  follow: probability that a click is on an item of the last one's
     neighbourhood;  aisle: items in a neighbourhood, an even number.
     Raises ConfigError for values out of range.
     """
 
     popularity: PowerLaw
+    items: int
     length: PowerLaw
     shortest: int
     longest: int
@@ -107,8 +110,15 @@ class Shape:
             raise ConfigError(
                 f"aisle={self.aisle}: expected an even number, as neighbourhoods overlap by half"
             )
+        if self.items < 1:
+            raise ConfigError(f"items={self.items}: expected at least one")
         if not 1 <= self.shortest < self.longest:
             raise ConfigError(f"sessions of {self.shortest} to {self.longest} clicks: no such range")
+
+    def of_items(self, n: int) -> NDArray[np.float64]:
+        """Return the share of the clicks of each of n items, the most popular first, [n]."""
+        law = PowerLaw(self.popularity.exponent, self.popularity.shift * n / self.items)
+        return law.probabilities(n)
 
     @property
     def mean_length(self) -> float:
@@ -164,6 +174,7 @@ def fit_shape(sessions: Sessions) -> Shape:
     support = np.sort(sessions.support())[::-1]
     return Shape(
         popularity=PowerLaw.fitted(support[support > 0]),
+        items=int(np.count_nonzero(support)),
         length=PowerLaw.fitted(lengths[shortest:]),
         shortest=shortest,
         longest=len(lengths) - 1,
