@@ -159,7 +159,7 @@ def test_sessions_that_cannot_answer_are_dropped_and_the_rest_keep_their_numbers
     for ours, theirs in zip(bounded.top(queries, 20), plain.top(queries, 20), strict=True):
         assert np.array_equal(ours, theirs)
     prefix = data.train[-1:].items
-    a, b = (model.reasons(prefix, np.arange(9, dtype=np.int32)).neighbours for model in (bounded, plain))
+    a, b = (model.reasons(prefix, np.arange(9, dtype=np.int32)).sessions for model in (bounded, plain))
     told = [(one.clicks, one.similarity, one.days, one.later, one.parts.tolist()) for one in a]
     assert told == [(one.clicks, one.similarity, one.days, one.later, one.parts.tolist()) for one in b]
     assert len(told) == 5
