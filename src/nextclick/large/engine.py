@@ -82,12 +82,13 @@ class Counting:
         engine.drop("held", "followed", "wanted", "sizes", "norms")  # of a fit that was interrupted
         tell("reading sessions", 0, 1)
         if pairs == "anchor":
-            size, counted = self._followed(sessions, counts)
+            (size, counted), count = self._followed(sessions, counts), "COUNT(*)"
         else:
             how = "COUNT(*)" if counts == "clicks" else "1"
             engine.table("held", steps.HELD.format(n=how, n_sessions=len(sessions)))
             of_item = self._sizes(steps.HELD_SIZES, n_items)
             size, counted = (of_item, of_item), steps.HELD_COUNTS
+            count = "CAST(SUM(a.n * b.n) AS BIGINT)" if counts == "clicks" else "COUNT(*)"
         of_row, of_column = norms(*size)
         codes = np.arange(n_items, dtype=np.int32)
         engine.give("norms", item=codes, of_row=of_row, of_column=of_column)
@@ -97,7 +98,7 @@ class Counting:
         for bucket in range(buckets):
             tell("counting pairs", bucket, buckets)
             engine.drop(f"nearest_{bucket}")
-            by_bucket = counted.format(buckets=buckets, bucket=bucket)
+            by_bucket = counted.format(buckets=buckets, bucket=bucket, count=count)
             parts.append(self._collected(f"nearest_{bucket}", steps.NEAREST, counts=by_bucket, keep=keep))
         tell("counting pairs", buckets, buckets)
         engine.drop("held", "followed", "wanted", "norms")

@@ -19,7 +19,8 @@ HELD_SIZES = "SELECT item, CAST(SUM(n) AS BIGINT) AS n FROM held GROUP BY item"
 # How many rows the pairs of all sessions are, before they are counted.
 HELD_PAIRS = "SELECT CAST(SUM(n * n) AS BIGINT) FROM (SELECT COUNT(*) AS n FROM held GROUP BY session) AS s"
 
-HELD_COUNTS = """SELECT a.item AS i, b.item AS j, CAST(SUM(a.n * b.n) AS BIGINT) AS n
+# count: of sessions, or of each click on i with each click on j; counting rows is the faster one.
+HELD_COUNTS = """SELECT a.item AS i, b.item AS j, {count} AS n
 FROM held AS a JOIN held AS b ON b.session = a.session
 WHERE a.item % {buckets} = {bucket} AND a.item <> b.item GROUP BY a.item, b.item"""
 
