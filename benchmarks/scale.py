@@ -236,7 +236,9 @@ def run(work: Path, sizes: list[int], memory: str) -> None:
             print(f"{size:>12,} {step:16} {json.dumps(steps[f'{size}/{step}'])}", flush=True)
     wanted = {key: value for key, value in steps.items() if int(key.split("/")[0]) in sizes}
     result = summed_up(wanted)
-    write("scale", {"memory": memory, **result})
+    asked = " ".join(str(size) for size in sizes)
+    command = f"python benchmarks/scale.py --work FOLDER --memory {memory} --events {asked}"
+    write("scale", {"command": command, "memory": memory, **result})
     draw(json.loads((RESULTS / "scale.json").read_text("utf-8")))
     for target, reached in result["targets"].items():
         print(f"{'reached' if reached else 'MISSED '}  {target}")

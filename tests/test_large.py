@@ -289,7 +289,7 @@ def test_a_full_disk_leaves_no_model(copy: Path, monkeypatch: pytest.MonkeyPatch
 def test_other_sessions_than_those_of_the_data_are_refused(data: Dataset) -> None:
     lists = Sessions.from_lists([["a", "b"], ["b", "c"]])
     with open_engine("duckdb", data, memory=200_000_000) as opened:
-        for other in (lists, data.train[5:], data.validation):
+        for other in (lists, data.train[5:], data.train[1:50]):
             with pytest.raises(DataError, match="from its first one on"):
                 ItemKNN().fit(other, run=Run(engine=opened))
         assert_same(ItemKNN().fit(data.train[:50], run=Run(engine=opened)), ItemKNN().fit(data.train[:50]))

@@ -24,6 +24,7 @@ from nextclick.sessions import Sessions
 
 ENGINES = ("duckdb", "spark")
 _PAIR_BYTES = 64  # of one pair of items while it is counted and ranked, about
+_BUCKET_PAIRS = 16_000_000  # more are slower to count: they fall out of the processor's caches
 _BLOCK = 1 << 21  # sessions that are collected at once
 
 
@@ -93,7 +94,8 @@ class Counting:
         codes = np.arange(n_items, dtype=np.int32)
         engine.give("norms", item=codes, of_row=of_row, of_column=of_column)
         found = engine.rows(steps.FOLLOWED_PAIRS if pairs == "anchor" else steps.HELD_PAIRS)[0][0]
-        buckets = max(1, min(n_items, -(-int(found or 0) * _PAIR_BYTES * 2 // self.memory)))
+        at_once = min(_BUCKET_PAIRS, max(1, self.memory // (2 * _PAIR_BYTES)))
+        buckets = max(1, min(n_items, -(-int(found or 0) // at_once)))
         parts = []
         for bucket in range(buckets):
             tell("counting pairs", bucket, buckets)
