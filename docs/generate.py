@@ -39,6 +39,7 @@ The commands in the order of a first visit. `nextclick COMMAND --help` prints th
 
 MORE = {
     "demo": "[the demo shop](simulator.md).",
+    "generate": "[past one machine's memory](scale.md#clicks-to-try-it-with).",
     "prepare": "[data](data.md).",
     "features": "[item features](features.md).",
     "features neighbours": "[item features](features.md#looking-at-them).",

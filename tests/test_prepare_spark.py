@@ -1,4 +1,4 @@
-"""The same SQL text on DuckDB and on Spark gives the same arrays, bit by bit."""
+"""The same SQL text on DuckDB and on Spark gives the same data and the same models, bit by bit."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from nextclick import VMISKNN, ItemKNN, Recommender, Run
+from nextclick.clickstream import StreamConfig, generate
 from nextclick.dataset import Dataset
 from nextclick.errors import DataError, MissingExtraError
+from nextclick.large import open_engine
 from nextclick.prepare import prepare
 
 T0 = 1_400_000_000
@@ -160,3 +164,59 @@ def test_without_pyspark_the_error_names_the_extra(tmp_path: Path, monkeypatch: 
     (tmp_path / "l.csv").write_text("session,item,time\n1,2,3\n")
     with pytest.raises(MissingExtraError, match=r"pip install 'nextclick\[spark\]'"):
         prepare(tmp_path / "l.csv", out=tmp_path / "d", engine="spark")
+
+
+# -- neighbour models
+
+
+@pytest.mark.usefixtures("spark")
+def test_models_and_recommendations_are_the_same(tmp_path: Path) -> None:
+    """Ties included: a stream of few items has many. Prepared by one engine, fitted by both and in memory."""
+    generate(StreamConfig(events=3000, items=80), tmp_path / "log")
+    data = assert_same(tmp_path, tmp_path / "log", shard_clicks=1000)
+    kinds: list[tuple[type[Recommender], dict[str, Any]]] = [
+        (ItemKNN, {"n_neighbours": 5}),
+        (ItemKNN, {"formula": "narm", "counts": "clicks"}),
+        (ItemKNN, {"pairs": "anchor", "n_neighbours": 5}),
+        (VMISKNN, {"sample_size": 6, "k": 4}),
+    ]
+    models: dict[str, list[Recommender]] = {}
+    for engine in ("duckdb", "spark"):
+        with open_engine(engine, data, beside=tmp_path / engine / "model") as opened:
+            models[engine] = [kind(**of).fit(data.train, run=Run(engine=opened)) for kind, of in kinds]
+    queries, _ = data.test.pairs()
+    for (kind, of), duck, spark in zip(kinds, *models.values(), strict=True):
+        plain = kind(**of).fit(data.train)
+        for name, array in plain.state().items():
+            assert np.array_equal(array, duck.state()[name]), name
+            assert np.array_equal(array, spark.state()[name]), name
+        for ours, theirs in zip(duck.top(queries, 20), spark.top(queries, 20), strict=True):
+            assert np.array_equal(ours, theirs)
+    assert not list((tmp_path / "spark").glob(".*"))
+
+
+@pytest.mark.usefixtures("spark")
+def test_two_fits_by_one_spark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In several buckets, and the second from the start again: nothing of the first is left in the way."""
+    monkeypatch.setattr("nextclick.large.engine._PAIR_BYTES", 2_000_000)
+    generate(StreamConfig(events=400, items=20), tmp_path / "log")
+    data = prepare(tmp_path / "log", out=tmp_path / "data")
+    plain = ItemKNN().fit(data.train).state()
+    with open_engine("spark", data, memory=1_000_000_000) as opened:
+        for _ in range(2):
+            state = ItemKNN().fit(data.train, run=Run(engine=opened)).state()
+            assert all(np.array_equal(plain[name], state[name]) for name in plain)
+
+
+def test_fitting_without_java_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyspark")
+    from pyspark.sql import SparkSession
+
+    generate(StreamConfig(events=400, items=20), tmp_path / "log")
+    data = prepare(tmp_path / "log", out=tmp_path / "data")
+    monkeypatch.setattr(SparkSession, "getActiveSession", lambda: None)
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DataError, match="needs a Java runtime, version 17"), open_engine("spark", data):
+        pass
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "log"]

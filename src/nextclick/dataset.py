@@ -31,6 +31,7 @@ class Dataset:
     bounds: tuple[int, int, int]  # sessions before: validation, test, the end
     known: tuple[int, int]  # items known to: train, train and validation
     info: Mapping[str, Any]
+    path: Path | None = None  # where it lies
 
     def __repr__(self) -> str:
         sizes = np.diff((0, *self.bounds)).tolist()
@@ -72,6 +73,12 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 over the prepared clicks; models remember the one they were fitted on."""
         return str(self.info["fingerprint"])
+
+    @property
+    def shards(self) -> list[tuple[str, int]]:
+        """The Parquet files of the clicks, from the first session on: name within ``path``, and clicks."""
+        whole = {"file": "events.parquet", "clicks": len(self.sessions.items)}  # before there were shards
+        return [(shard["file"], shard["clicks"]) for shard in self.info.get("shards", [whole])]
 
     @classmethod
     def load(cls, path: str | Path, *, verify: bool = False) -> Dataset:
@@ -122,7 +129,7 @@ class Dataset:
         agree = 0 <= a <= b <= c == len(sessions) and 0 <= known[0] <= known[1] <= sessions.n_items
         if not agree or clicks != {int(sessions.offsets[-1])} or sessions.n_items != len(sessions.vocabulary):
             raise ValueError("its counts do not agree with its arrays")
-        return cls(info["name"], sessions, (a, b, c), known, info)
+        return cls(info["name"], sessions, (a, b, c), known, info, path)
 
 
 def fingerprint_of(arrays: Mapping[str, NDArray[Any]], target: Mapping[str, Any] | None = None) -> str:

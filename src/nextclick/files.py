@@ -21,8 +21,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-# What tells a directory of ours: prepared data, its slices, a model, a simulated shop, a demo.
-_OURS = ("prepare.json", "slice-1", "manifest.json", "shop.json", "report.json")
+# What tells a directory of ours: prepared data, its slices, a model, a simulated shop, a stream, a demo.
+_OURS = ("prepare.json", "slice-1", "manifest.json", "shop.json", "stream.json", "report.json")
 
 
 def check_new(target: Path, *, overwrite: bool = False) -> None:
@@ -50,7 +50,7 @@ def new_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        with _room(target):
+        with room(target):
             yield aside
             aside.chmod(0o755)
             if target.exists():
@@ -86,7 +86,7 @@ def new_file(target: Path) -> Iterator[Path]:
         os.close(handle)
     aside = Path(name)
     try:
-        with _room(target):
+        with room(target):
             yield aside
             aside.chmod(0o644)
             aside.replace(target)
@@ -146,7 +146,7 @@ def directory_size(path: Path) -> int:
 def _place(target: Path) -> Iterator[None]:
     """Turn every refusal to make something beside ``target`` into an error that names it and the remedy."""
     try:
-        with _room(target):
+        with room(target):
             yield
     except OSError as error:
         raise DataError(
@@ -155,8 +155,8 @@ def _place(target: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _room(target: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into an error that names the target and the remedy."""
+def room(target: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into a DataError that names the target and the remedy."""
     try:
         yield
     except OSError as error:

@@ -8,7 +8,7 @@ score every item implements ``_scores``; one that gives votes to few items deriv
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 
 from nextclick import settings
 from nextclick.errors import ArtifactError, ConfigError, DataError, NotFittedError, nearest
+from nextclick.fitting import FitProgress as FitProgress
+from nextclick.fitting import Progress as Progress
+from nextclick.fitting import Run as Run
 from nextclick.recommendations import Recommendation, Recommendations
 from nextclick.sessions import UNKNOWN, ItemId, Queries, Sessions, Vocabulary
 
@@ -29,30 +32,7 @@ if TYPE_CHECKING:
     from nextclick.ranking import Ranks, Targets
     from nextclick.reasons import Reasons
 
-Progress = Callable[[int, int], None]
-"""Called with (done, total) while a long answer is worked out."""
-
 _SAVED_TYPES = {"i4", "i8", "f4", "f8", "b1", "u1"}  # what compiled loops and networks are made for
-FitProgress = Callable[[str, int, int], None]
-"""Called with (what is going on, done, total) while a long training goes on."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """How a training is run, none of which changes what a recommender is; others than networks ignore it.
-
-    checkpoints: folder for what has been trained so far, written after every epoch; training goes on from
-    what lies there, and reaches the same result as if it had not been interrupted.  tensorboard: folder for
-    event files.  device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1".  candidates: folder
-    where a re-ranking recommender keeps the candidates of the training prefixes for its next training.
-    """
-
-    checkpoints: Path | None = None
-    tensorboard: Path | None = None
-    device: str = "auto"
-    candidates: Path | None = None
-
-
 _BLOCK = 1 << 24  # scores held at once by a dense recommender: 64 MiB of float32
 
 
@@ -71,6 +51,8 @@ class Recommender(ABC):
     """Published settings by name, as ``--set preset=NAME`` takes them."""
     reads_features: ClassVar[bool] = False
     """Whether ``fit`` takes features of the items."""
+    fits_by_engine: ClassVar[bool] = False
+    """Whether a database can work out what it learns (``Run.engine``)."""
 
     vocabulary: Vocabulary = field(init=False, repr=False)
     support: NDArray[np.int64] = field(init=False, repr=False)
@@ -136,12 +118,15 @@ class Recommender(ABC):
         """Learn from sessions; a second fit forgets the first, also where it fails half-way.
 
         features: of the items, for the recommenders that read them;  progress: told how far a long training
-        is;  run: its checkpoints, TensorBoard files and device.
-        Raises ConfigError for features where they are not read.  Raises DataError for the test part of a data
-        set, when there is no click, or when there is one on an item beyond ``sessions.n_items``.
+        is;  run: its checkpoints, TensorBoard files, device, or the engine that does the work.
+        Raises ConfigError for features where they are not read, or an engine that it cannot use.  Raises
+        DataError for the test part of a data set, when there is no click, or when there is one on an item
+        beyond ``sessions.n_items``.
         """
         if features is not None and not self.reads_features:
             raise ConfigError(f"{self.name} reads no item features: fit it without, or fit prnn with them")
+        if run is not None and run.engine is not None and not self.fits_by_engine:
+            raise ConfigError(f"{self.name} is fitted in memory; item-knn and vmis-knn can be by an engine")
         if sessions.origin.get("part") == "test":
             raise DataError(
                 f"{self.name}: the test part is there to measure on; fit on data.train, on data.full (all "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -192,3 +193,17 @@ def _read(text: str, hint: Any) -> Any:
         if kind in kinds:
             return kind(text)
     return text
+
+
+def read_memory(option: str, text: str) -> int:
+    """Return "8GB", "500 MB" or "1.5GiB" in bytes; K, M, G, T are powers of 1000, Ki, Mi, Gi, Ti of 1024.
+
+    Raises ConfigError that names the option when it is no size, or below 64 MB, in which no engine runs.
+    """
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)\s*([kmgt])(i?)b?", text.strip().lower())
+    if match is None:
+        raise ConfigError(f"{option} {text!r} is no size of memory: write 8GB, 500MB or 12GiB")
+    size = int(float(match[1]) * (1024 if match[3] else 1000) ** ("kmgt".index(match[2]) + 1))
+    if size < 64_000_000:
+        raise ConfigError(f"{option} {text}: too little, at least 64MB")
+    return size

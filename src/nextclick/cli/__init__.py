@@ -15,6 +15,7 @@ from nextclick.errors import NextclickError, nearest
 
 COMMANDS: Mapping[str, str] = {
     "demo": "Make a small shop, compare recommenders on it, write a report. Needs no data.",
+    "generate": "Make a click log of any size, with the shape of a real one.",
     "prepare": "Turn a raw click log into sessions, split by time.",
     "features": "Make features of items from texts, pictures and columns; show similar items.",
     "models": "List the recommenders and their settings.",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -16,8 +18,11 @@ from nextclick.dataset import Dataset
 from nextclick.errors import ConfigError, DataError
 from nextclick.features import Features
 from nextclick.files import check_new, directory_size
-from nextclick.models import build, find, takes_generators
+from nextclick.fitting import NeighbourEngine
+from nextclick.large import ENGINES, open_engine
+from nextclick.models import MODELS, build, find, takes_generators
 from nextclick.recommender import Run
+from nextclick.settings import read_memory
 from nextclick.tuning import read_settings
 
 
@@ -71,6 +76,14 @@ from nextclick.tuning import read_settings
     type=click.Path(path_type=Path),
     help="For those: keep the generators' candidates there, for further trainings over the same.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["memory", *ENGINES]),
+    default="memory",
+    show_default=True,
+    help="For item-knn and vmis-knn: a database does the work, beyond memory; the model is the same.",
+)
+@click.option("--memory", metavar="SIZE", help="What duckdb works in, such as 8GB.  [default: 60% of all]")
 @click.option("--overwrite", is_flag=True, help="Replace the model if it exists.")
 def fit(
     data: Path,
@@ -85,6 +98,8 @@ def fit(
     tensorboard: Path | None,
     generator_dirs: tuple[Path, ...],
     candidates: Path | None,
+    engine: str,
+    memory: str | None,
     overwrite: bool,
 ) -> None:
     """Fit MODEL on the training part of DATA and save it as a directory.
@@ -107,6 +122,10 @@ def fit(
       nextclick fit data rrcre --generator models/vs-knn --generator models/narm --out models/rrcre
 
     \b
+    A log that is larger than memory, from its shards on disk:
+      nextclick fit data item-knn --engine duckdb --memory 8GB --out models/item-knn
+
+    \b
     On several processors or GPUs:
       torchrun --nproc-per-node 2 -m nextclick fit data narm --out models/narm
     """
@@ -114,6 +133,10 @@ def fit(
     from_file = read_settings(model, settings_file) if settings_file else {}
     if candidates is not None and not takes_generators(model):
         raise ConfigError(f"--candidates: {model} takes no generators, so it keeps no candidates")
+    if engine != "memory" and not find(model).fits_by_engine:
+        able = ", ".join(name for name, one in MODELS.items() if one.fits_by_engine)
+        raise ConfigError(f"--engine {engine}: {model} is fitted in memory; {able} can be by an engine")
+    limit = read_memory("--memory", memory) if memory is not None else None
     generators = [load(path) for path in generator_dirs]
     recommender = build(model, from_file | given, full=full, generators=generators)
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started: this one writes
@@ -127,7 +150,7 @@ def fit(
     if recommender.reads_features and features is None and first:
         messages.print(f"{model}: no --features given, it reads item ids alone")
     start = time.perf_counter()
-    with progress_bar() as bar:
+    with progress_bar() as bar, _engine(engine, dataset, out, limit) as opened:
         task = bar.add_task(f"fitting {model} on {len(sessions):,} sessions", total=None, visible=first)
         recommender.fit(
             sessions,
@@ -135,7 +158,7 @@ def fit(
             progress=lambda what, done, total: bar.update(
                 task, description=f"{model}, {what}", completed=done, total=total
             ),
-            run=Run(training, tensorboard if first else None, device, candidates),
+            run=Run(training, tensorboard if first else None, device, candidates, opened),
         )
     seconds = time.perf_counter() - start
     if not first:
@@ -157,6 +180,16 @@ def fit(
             **recommender.facts,
         }
     )
+
+
+@contextmanager
+def _engine(name: str, dataset: Dataset, out: Path, memory: int | None) -> Iterator[NeighbourEngine | None]:
+    """Open the engine asked for, with its temporary files beside the model; None where it is memory."""
+    if name == "memory":
+        yield None
+        return
+    with open_engine(name, dataset, beside=out, memory=memory) as opened:
+        yield opened
 
 
 def _ready(training: Path, resume: bool, overwrite: bool) -> None:

@@ -14,6 +14,7 @@ from nextclick import prepare as prepare_log
 from nextclick.cli.console import messages, print_for_programs
 from nextclick.dataset import Dataset
 from nextclick.prepare.options import TIME_UNITS
+from nextclick.settings import read_memory
 
 
 @click.command()
@@ -74,6 +75,7 @@ from nextclick.prepare.options import TIME_UNITS
     type=click.Choice(["duckdb", "spark"]),
     help="What runs the steps; the result is the same.",
 )
+@click.option("--memory", metavar="SIZE", help="What duckdb works in, such as 8GB.  [default: 60% of all]")
 @click.option("--overwrite", is_flag=True, help="Replace the data if they exist.")
 def prepare(
     source: tuple[str, ...],
@@ -82,6 +84,7 @@ def prepare(
     test: tuple[str, ...],
     time_: str | None,
     events: str | None,
+    memory: str | None,
     overwrite: bool,
     **options: Any,
 ) -> None:
@@ -106,6 +109,7 @@ def prepare(
             test=list(test) or None,
             time=time_,
             events=tuple(name.strip() for name in events.split(",")) if events is not None else None,
+            memory=read_memory("--memory", memory) if memory is not None else None,
             overwrite=overwrite,
             progress=lambda step: status.update(f"prepare: {step}"),
             **options,

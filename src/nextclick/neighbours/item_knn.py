@@ -92,7 +92,16 @@ class ItemKNN(ItemToItem):
         default=100, metadata=about("neighbours kept per item", low=1, search=("log", 20, 1000))
     )
 
+    fits_by_engine: ClassVar[bool] = True
+
     def _table(self, sessions: Sessions) -> ItemTable:
+        if self._run.engine is not None:
+            return ItemTable.of(
+                *self._run.engine.item_neighbours(
+                    sessions, pairs=self.pairs, counts=self.counts, norms=self._norms,
+                    keep=self.n_neighbours, tell=self._tell,
+                )
+            )  # fmt: skip
         if self.pairs == "anchor":
             return self._anchored(sessions)
         from nextclick.compiled import in_chunks, ragged

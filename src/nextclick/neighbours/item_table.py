@@ -34,13 +34,28 @@ class ItemTable:
     def strongest(
         cls, n_items: int, rows: NDArray[Any], columns: NDArray[Any], weights: NDArray[Any], keep: int
     ) -> ItemTable:
-        """Build a table from (row, column, weight) triples; keep the strongest of each row."""
+        """Build a table from (row, column, weight) triples; keep the strongest of each row.
+
+        Equal weights keep the smaller column.
+        """
         order = np.lexsort((columns, -weights, rows))
         rows, columns, weights = rows[order], columns[order], weights[order]
         starts = np.searchsorted(rows, np.arange(n_items + 1))
         kept = np.arange(len(rows)) - starts[rows] < keep
         offsets = np.r_[0, np.cumsum(np.bincount(rows[kept], minlength=n_items))].astype(np.int64)
-        return cls(offsets, columns[kept].astype(np.int32), weights[kept].astype(np.float32))
+        return cls.of(offsets, columns[kept].astype(np.int32), weights[kept])
+
+    @classmethod
+    def of(
+        cls, offsets: NDArray[np.int64], items: NDArray[np.int32], weights: NDArray[np.float64]
+    ) -> ItemTable:
+        """Build a table from whole rows, without weights that are 0 as float32: they would be no vote."""
+        small = weights.astype(np.float32)
+        positive = small > 0.0
+        if positive.all():
+            return cls(offsets, items, small)
+        before = np.r_[0, np.cumsum(positive)]
+        return cls(before[offsets].astype(np.int64), items[positive], small[positive])
 
 
 @dataclass(kw_only=True, eq=False)

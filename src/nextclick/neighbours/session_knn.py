@@ -156,10 +156,11 @@ class VSKNN(SessionKNN):
 
 @dataclass(kw_only=True, eq=False)
 class VMISKNN(VSKNN):
-    """VS-kNN on a bounded index: each item keeps its ``sample_size`` most recent sessions only.
+    """VS-kNN on a bounded index: each item keeps its ``sample_size`` most recent sessions only (and one).
 
-    Among the ``sample_size`` most recent sessions that share any item with the prefix, none can lie beyond
-    the first ``sample_size`` of an item's own list; so the answers equal VS-kNN's, from a smaller index.
+    Sessions that no item keeps are dropped whole. Among the ``sample_size`` most recent sessions that share
+    any item with the prefix, none can lie beyond the first ``sample_size`` of an item's own list; so the
+    answers equal VS-kNN's, from a smaller index.
     Source: Kersbergen et al., SIGMOD 2022 (Serenade).
     """
 
@@ -167,6 +168,7 @@ class VMISKNN(VSKNN):
     summary: ClassVar[str] = "vs-knn's answers from a bounded index, for very large logs"
     source: ClassVar[str] = "Kersbergen et al., SIGMOD 2022"
 
+    fits_by_engine: ClassVar[bool] = True
     _bounded: ClassVar[bool] = True
 
 

@@ -79,23 +79,53 @@ class SessionKNN(VotingRecommender):
     # -- the computation they share
 
     def _fit(self, sessions: Sessions) -> None:
-        from nextclick.neighbours import kernels
-
-        offsets, items, positions, _ = kernels.distinct(sessions.items, sessions.offsets)
+        clicks = self._clicks(sessions)
+        kept = clicks["numbers"][:-1] if "numbers" in clicks else slice(None)
+        ages = age_in_days(sessions)[kept] if sessions.clock else np.empty(0)
         self._take({
-            "offsets": offsets, "items": items, "positions": positions,
-            "session_weights": self._session_weights(sessions),
+            **clicks,
+            "session_weights": self._session_weights(sessions)[kept],
             "item_weights": self._item_weights(sessions),
             "item_factors": self._item_factors(sessions),
-            "ages": (age_in_days(sessions) if sessions.clock else np.empty(0)).astype(np.float32),
+            "ages": ages.astype(np.float32),
         })  # fmt: skip
+
+    def _clicks(self, sessions: Sessions) -> dict[str, NDArray[Any]]:
+        """Return the distinct items of each session, latest first: offsets, items, positions (from 1).
+
+        Where only some sessions can ever answer, these, and their ``numbers``: the number of each among all,
+        and behind the last one how many there are in all.
+        """
+        from nextclick.neighbours import kernels
+
+        if self._bounded and self._run.engine is not None:
+            found = self._run.engine.recent_sessions(sessions, self._longest, self._tell)
+            numbers, offsets, items, positions = found
+        else:
+            offsets, items, positions, _ = kernels.distinct(sessions.items, sessions.offsets)
+            if not self._bounded:
+                return {"offsets": offsets, "items": items, "positions": positions}
+            _, listed = kernels.postings(offsets, items, sessions.n_items, self._longest)
+            among = np.zeros(len(sessions), np.bool_)
+            among[listed] = True
+            of_click = np.repeat(among, np.diff(offsets))
+            numbers, items, positions = np.flatnonzero(among), items[of_click], positions[of_click]
+            offsets = np.r_[0, np.cumsum(np.diff(offsets)[among])]
+        return {
+            "numbers": np.r_[numbers, len(sessions)].astype(np.int64),
+            "offsets": offsets, "items": items, "positions": positions,
+        }  # fmt: skip
+
+    @property
+    def _longest(self) -> int:
+        """Sessions listed for an item: one more than are compared, as ``top_without`` leaves one out."""
+        return self.sample_size + 1
 
     def _take(self, state: Mapping[str, NDArray[Any]]) -> None:
         from nextclick.neighbours import kernels
 
         self._learnt = dict(state)
-        # One more than are compared, for when ``top_without`` leaves one of them out.
-        longest = self.sample_size + 1 if self._bounded else len(state["offsets"])
+        longest = self._longest if self._bounded else len(state["offsets"])
         self._postings = kernels.postings(state["offsets"], state["items"], self.n_items, longest)
         self._room = threading.local()
 
@@ -128,6 +158,10 @@ class SessionKNN(VotingRecommender):
         from nextclick.compiled import in_chunks
 
         known = queries.known(self.n_items)
+        if "numbers" in self._learnt:  # only some sessions are kept; the others have no vote anyway
+            numbers = self._learnt["numbers"]
+            at = np.searchsorted(numbers[:-1], own)
+            own = np.where(numbers[at] == own, at, -1)
         top, top_scores = self._empty_top(len(known), k)
         base, _, best_first = self._sorted_base(self.n_items)
 
@@ -180,6 +214,13 @@ class SessionKNN(VotingRecommender):
         columns = {"items": state["items"], "positions": state["positions"]}
         check_rows(self.name, state["offsets"], columns, None, self.n_items)
         n_sessions = len(state["offsets"]) - 1
+        clicks = {"offsets": state["offsets"], **columns}
+        if "numbers" in state:
+            clicks["numbers"] = state["numbers"]
+            numbers = clicks["numbers"]
+            rising = numbers.dtype == np.int64 and numbers.shape == (n_sessions + 1,)
+            if not rising or numbers[0] < 0 or (np.diff(numbers) <= 0).any():
+                raise ArtifactError(f"{self.name}: saved numbers do not fit; fit the model again")
         wanted = {
             "session_weights": n_sessions,
             "item_factors": self.n_items,
@@ -189,7 +230,7 @@ class SessionKNN(VotingRecommender):
         for name, size in wanted.items():
             if state[name].shape != (size,):
                 raise ArtifactError(f"{self.name}: saved {name} do not fit; fit the model again")
-        self._take({"offsets": state["offsets"], **columns, **{name: state[name] for name in wanted}})
+        self._take({**clicks, **{name: state[name] for name in wanted}})
 
 
 def age_in_days(sessions: Sessions) -> NDArray[np.float64]:

@@ -29,6 +29,7 @@ def voters(
     similarities and votes, all [n];  scale: clicks over which a vote falls to 1/e inside a session, 0: none.
     """
     found = []
+    numbers = learnt.get("numbers", np.arange(len(learnt["offsets"])))
     for n in np.lexsort((-nearest, -similarities)):
         row = slice(*learnt["offsets"][nearest[n] : nearest[n] + 2])
         own, positions = learnt["items"][row], learnt["positions"][row]  # latest first
@@ -43,7 +44,7 @@ def voters(
                 shared=tuple(vocabulary.ids_of(own[::-1][shared[::-1]])),
                 similarity=float(similarities[n]),
                 days=float(learnt["ages"][nearest[n]]) if len(learnt["ages"]) else None,
-                later=len(learnt["offsets"]) - 2 - int(nearest[n]),
+                later=int(numbers[-1] - 1 - numbers[nearest[n]]),
                 parts=np.array([of_item.get(item, 0.0) for item in items.tolist()]),
             )
         )

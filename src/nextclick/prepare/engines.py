@@ -34,6 +34,12 @@ class Engine(Protocol):
     def view(self, name: str, sql: str) -> None:
         """Give ``sql`` a name."""
 
+    def read(self, name: str, files: Sequence[Path]) -> None:
+        """Give the rows of Parquet files of ours, all with the same columns, a name."""
+
+    def give(self, name: str, **columns: NDArray[Any]) -> None:
+        """Keep arrays of one length as a table, under a name."""
+
     def drop(self, *names: str) -> None:
         """Free what is kept under these names; views stay."""
 
@@ -123,6 +129,19 @@ class DuckDB:
 
     def view(self, name: str, sql: str) -> None:
         self._run(lambda c: c.execute(f"CREATE TEMP VIEW {name} AS {sql}"))
+
+    def read(self, name: str, files: Sequence[Path]) -> None:
+        listed = ", ".join(_text(literal(file)) for file in files)
+        self.view(name, f"SELECT * FROM read_parquet([{listed}])")
+
+    def give(self, name: str, **columns: NDArray[Any]) -> None:
+        def copy(connection: duckdb.DuckDBPyConnection) -> None:
+            connection.register("given", columns)
+            connection.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM given")
+            connection.unregister("given")
+
+        self._run(copy)
+        self.tables.add(name)
 
     def drop(self, *names: str) -> None:
         for name in self.tables.intersection(names):

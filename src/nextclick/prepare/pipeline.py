@@ -17,7 +17,7 @@ from nextclick.prepare.layouts import ROLES
 from nextclick.prepare.options import PrepareOptions
 from nextclick.prepare.sources import Source, find_source
 from nextclick.prepare.splitting import pieces
-from nextclick.prepare.writing import Delivered, write_dataset
+from nextclick.prepare.writing import SHARD_CLICKS, Delivered, write_dataset
 
 Paths = str | Path | Sequence[str | Path]
 _TIES = 0.05
@@ -51,6 +51,8 @@ def prepare(
     engine: str = "duckdb",
     target_event: str | None = None,
     target_clicks: int | None = None,
+    memory: int | None = None,
+    shard_clicks: int = SHARD_CLICKS,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -58,8 +60,10 @@ def prepare(
 
     source: files, folders or patterns of CSV, TSV or Parquet, gzip too; or ``train`` and ``test`` for
     logs that are split already.  out: the new folder.  progress: called with the name of each step as
-    it begins.  session, item, time, event, user, order: columns, where they are not recognised.  The other
-    arguments are the fields of ``PrepareOptions``, explained and checked there.
+    it begins.  memory: bytes that DuckDB works in before it uses temporary files, 60% of the machine's if not
+    given.  shard_clicks: clicks in one Parquet file of the result, about.  session, item, time, event, user,
+    order: columns, where they are not recognised.  The other arguments are the fields of ``PrepareOptions``,
+    explained and checked there.
 
     The steps: read; drop unusable rows, then exact duplicates; cut sessions at pauses where only users
     are known; keep the events asked for and one of repeated clicks; drop sessions that are too short or
@@ -103,6 +107,8 @@ def prepare(
         target_clicks=target_clicks,
         ready=ready,
     )
+    if shard_clicks < 1:
+        raise ConfigError(f"shard_clicks={shard_clicks}: expected at least 1 click in a file")
     out = Path(out)
     with new_directory(out, overwrite=overwrite) as aside:
         given = {role: getattr(chosen, role) for role in ROLES}
@@ -110,7 +116,7 @@ def prepare(
         sources = [find_source(paths, given, part) for paths, part in logs if paths is not None]
         work = aside / ".work"
         work.mkdir()
-        with _engine(chosen, work, sources) as opened:
+        with _engine(chosen, work, sources, memory) as opened:
             run = Run(opened, sources, chosen, progress or (lambda _: None))
             run.read()
             run.cut_sessions()
@@ -118,19 +124,19 @@ def prepare(
             run.filter()
             for folder, record, made in pieces(run):
                 finished = opened.deliver([made.sessions, made.items, made.clicks])
-                info = write_dataset(finished, made, aside / folder)
+                info = write_dataset(finished, made, aside / folder, shard_clicks)
                 name = f"{out.name}/{folder}" if folder else out.name
                 write_json(aside / folder / "prepare.json", _described(run, name, record, made, info))
         shutil.rmtree(work)
     return Dataset.load(out / "slice-1" if chosen.slices else out)
 
 
-def _engine(options: PrepareOptions, work: Path, sources: Sequence[Source]) -> Engine:
+def _engine(options: PrepareOptions, work: Path, sources: Sequence[Source], memory: int | None) -> Engine:
     if options.engine == "spark":
         from nextclick.prepare.spark import Spark
 
         return Spark(work)
-    return DuckDB(work, [file for source in sources for file in source.files])
+    return DuckDB(work, [file for source in sources for file in source.files], memory)
 
 
 def _described(run: Run, name: str, record: Record, made: Delivered, info: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from numpy.typing import NDArray
+
 from nextclick.errors import DataError, MissingExtraError
 from nextclick.prepare.engines import DuckDB, export
 from nextclick.prepare.sources import Dialect, Source, raw_sql, unreadable
@@ -125,9 +127,21 @@ class Spark:
     def view(self, name: str, sql: str) -> None:
         self._run(lambda: self.session.sql(sql).createOrReplaceTempView(name))
 
+    def read(self, name: str, files: Sequence[Path]) -> None:
+        paths = [str(file.absolute()) for file in files]
+        self._run(lambda: self.session.read.parquet(*paths).createOrReplaceTempView(name))
+
+    def give(self, name: str, **columns: NDArray[Any]) -> None:
+        folder = self.work / "tables" / name
+        folder.mkdir(parents=True)
+        with DuckDB(self.work) as writer:
+            writer.write_parquet("SELECT * FROM given", folder / "given.parquet", **columns)
+        self.read(name, [folder])
+
     def drop(self, *names: str) -> None:
         for name in names:
-            shutil.rmtree(self.work / "tables" / name, ignore_errors=True)
+            for folder in (self.work / "tables" / name, self.work / name):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         return self._run(lambda: [tuple(row) for row in self.session.sql(sql).collect()])
