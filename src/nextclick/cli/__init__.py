@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, str] = {
     "demo": "Make a small shop, compare recommenders on it, write a report. Needs no data.",
     "prepare": "Turn a raw click log into sessions, split by time.",
     "features": "Make features of items from texts, pictures and columns; show similar items.",
+    "plan": "Estimate time, memory and disk for a log of a size, and when one machine is too small.",
     "models": "List the recommenders and their settings.",
     "tune": "Search for the best settings of a recommender on validation sessions.",
     "fit": "Fit a recommender on prepared data and save it.",
