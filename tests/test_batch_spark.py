@@ -261,6 +261,6 @@ def workers_of(pid: int) -> list[int]:
             command = Path(f"/proc/{child}/cmdline").read_text("utf-8", "replace")
         except OSError:
             continue
-        if every or ("pyspark" in command and "python" in command and "java" not in command):
+        if "pyspark" in command and "java" not in command:
             found.append(child)
     return found

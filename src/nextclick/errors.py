@@ -42,8 +42,8 @@ class WorkerLostError(NextclickError):
     def __init__(self, rank: int, size: int, why: str) -> None:
         super().__init__(
             f"process {rank} of {size} cannot reach the others any more ({why}): one has ended, was killed, "
-            "or ran out of memory; its own message, if any, says why. Start all of them again with --resume, on "
-            "as many processes or on another number: the training goes on from the last epoch"
+            "or ran out of memory; its own message, if any, says why. Start all of them again with --resume, "
+            "on as many processes or on another number: the training goes on from the last epoch"
         )
 
 

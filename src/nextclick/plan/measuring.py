@@ -49,13 +49,13 @@ _SECONDS = 4.0  # for them, at most
 def grid_of(subject: str, *, quick: bool) -> Grid:
     """Return the sizes that an engine or a model is measured at; fewer clicks for what takes long."""
     if subject == "spark":
-        return ((50_000, 5_000), (200_000, 20_000)) if quick else ((300_000, 20_000), (3_000_000, 200_000))
+        return ((50_000, 5_000), (200_000, 20_000)) if quick else ((200_000, 20_000), (1_000_000, 100_000))
     if subject == "duckdb":
         sizes = (100_000, 400_000) if quick else (1_000_000, 4_000_000)
         return tuple((events, items) for events in sizes for items in (sizes[0] // 20, sizes[0] // 2))
     if issubclass(find(subject), TrainedRecommender):
-        sizes = (4_000, 16_000) if quick else (20_000, 80_000)
-        ratio = (2_000, 10_000) if quick else (10_000, 50_000)
+        sizes = (4_000, 16_000) if quick else (10_000, 40_000)
+        ratio = (2_000, 10_000) if quick else (10_000, 30_000)
     else:
         sizes = (30_000, 120_000) if quick else (400_000, 1_600_000)
         ratio = (3_000, 30_000) if quick else (20_000, 200_000)
