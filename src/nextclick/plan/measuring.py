@@ -33,6 +33,8 @@ from nextclick.network.recommender import AllItemsRecommender, TrainedRecommende
 from nextclick.plan import logs
 from nextclick.plan.costs import Cost, Counts, UnitCosts, fitted
 from nextclick.recommender import Recommender, Run
+from nextclick.rerank.composite import Composite
+from nextclick.settings import settings_of
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is measured, subjects done, of all)."""
@@ -53,7 +55,7 @@ def grid_of(subject: str, *, quick: bool) -> Grid:
     if subject == "duckdb":
         sizes = (100_000, 400_000) if quick else (1_000_000, 4_000_000)
         return tuple((events, items) for events in sizes for items in (sizes[0] // 20, sizes[0] // 2))
-    if issubclass(find(subject), TrainedRecommender):
+    if issubclass(find(subject), TrainedRecommender | Composite):
         sizes = (4_000, 16_000) if quick else (10_000, 40_000)
         ratio = (2_000, 10_000) if quick else (10_000, 30_000)
     else:
@@ -106,7 +108,7 @@ def subjects_here(models: Sequence[str] = ()) -> list[str]:
         found.append("spark")
     has_torch = importlib.util.find_spec("torch") is not None
     for name in models or MODELS:
-        trained = issubclass(find(name), TrainedRecommender) or name == "rrcre"
+        trained = issubclass(find(name), TrainedRecommender | Composite)
         if has_torch or not trained:
             found.append(name)
     return found
@@ -231,8 +233,14 @@ def _model(name: str, grid: Grid, folder: Path) -> Iterator[Row]:
 
 
 def _once(name: str) -> Recommender:
-    """Return a model that is trained for one epoch, if for any; all else by default."""
-    return build(name, {"epochs": 1} if epochs_of(name) is not None else {})
+    """Return a model that is trained for one epoch, if for any, and not validated; all else by default.
+
+    The scores of a validation take as much memory as they are given, which on logs as small as these would
+    look like memory for each click.
+    """
+    trained = {"epochs": 1, "validation": 0.0}
+    names = {of.name for of in settings_of(find(name))}
+    return build(name, {of: value for of, value in trained.items() if of in names})
 
 
 def epochs_of(name: str) -> int | None:
