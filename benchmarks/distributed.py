@@ -2,14 +2,14 @@
 
     python benchmarks/distributed.py
 
-gru4rec (session-parallel, its negatives those of all processes) and narm (against all items) on 4,000 synthetic
-sessions of 1,000 items, without dropout, which each process draws for its own rows:
+gru4rec (session-parallel, its negatives those of all processes) and narm (against all items) on 4,000
+synthetic sessions of 1,000 items, without dropout, which each process draws for its own rows:
 
-steps     every loss of 200 steps in float64 on one, two and three processes, at the same batch of all together:
-          the largest difference from one process.
+steps     every loss of 200 steps in float64 on one, two and three processes, at the same batch of all
+          together: the largest difference from one process.
 restart   two processes in float32, the second killed in the second of three epochs; started again on two
-          processes from the checkpoint, and on one and on three: the largest difference of any weight from the
-          training on two that was not interrupted.
+          processes from the checkpoint, and on one and on three: the largest difference of any weight from
+          the training on two that was not interrupted.
 """
 
 from __future__ import annotations
@@ -61,10 +61,11 @@ def main() -> None:
             parts = {size: np.load(work / f"steps.{size}.0.npz")[name] for size in (1,)}
             for size in (2, 3):
                 parts[size] = sum(np.load(work / f"steps.{size}.{rank}.npz")[name] for rank in range(size))
-            rows.append({
-                "model": name, "steps": STEPS, "first_loss": float(parts[1][0]), "last_loss": float(parts[1][-1]),
-                **{f"largest_difference_of_{size}": float(np.abs(parts[size] - parts[1]).max()) for size in (2, 3)},
-            })  # fmt: skip
+            row: dict[str, Any] = {"model": name, "steps": STEPS}
+            row |= {"first_loss": float(parts[1][0]), "last_loss": float(parts[1][-1])}
+            for size in (2, 3):
+                row[f"largest_difference_on_{size}"] = float(np.abs(parts[size] - parts[1]).max())
+            rows.append(row)
         started("whole", work, 2)
         for row in rows:
             row |= restarted(row["model"], work)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nextclick
+import plan_tables
 from nextclick import ArtifactError, ConfigError
 from nextclick.cli import main
 from nextclick.plan import logs, measuring
@@ -240,6 +241,11 @@ def test_the_shipped_costs_are_of_all_models_and_both_engines() -> None:
                 step, model, quantity, found.units, [(Counts(e, i), v) for e, i, v in found.measured]
             )
             assert again.units == pytest.approx(dict(found.units), rel=1e-3)
+
+
+def test_the_page_is_up_to_date() -> None:
+    page = plan_tables.PAGE.read_text("utf-8")
+    assert page == plan_tables.filled(page), "run python benchmarks/plan_tables.py"
 
 
 # -- measuring
