@@ -101,8 +101,8 @@ def catalogue() -> str:
     return (
         f"Measured {found['date']} with {found['items']:,} clustered vectors of {found['dim']} coordinates "
         f"on {found['cores_used']} cores, with other work going on (load average "
-        f"{found['load_average_before']:g}): the index of cells finds {found['recall@20']:.1%} of the exact 20 "
-        f"with {found['width']} cells looked through; a list takes {clock['p50']:g} ms at the median and "
+        f"{found['load_average_before']:g}): the index of cells finds {found['recall@20']:.1%} of the exact "
+        f"20 with {found['width']} cells looked through; a list takes {clock['p50']:g} ms at the median and "
         f"{clock['p90']:g} ms at the 90th percentile ({core['p90']:g} ms of the core), a look at all items "
         f"{found['exact_core_ms']:,.0f} ms of the core. Index {size(found['bytes'])}, exact vectors "
         f"{size(found['vectors_bytes'])}, all of it with building at most {size(found['peak_bytes'])}; built "
@@ -124,7 +124,8 @@ def lists() -> str:
     ]
     lines += [
         f"| `{row['model']}` | {row['sessions']:,} | {row['lists_with_ties']:,} "
-        f"| {row['rows_that_differ']:,} | {duration(row['seconds_here'])} | {duration(row['seconds_on_spark'])} |"
+        f"| {row['rows_that_differ']:,} | {duration(row['seconds_here'])} "
+        f"| {duration(row['seconds_on_spark'])} |"
         for row in found["rows"]
     ]
     for row in found["rows"]:
