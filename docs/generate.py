@@ -43,6 +43,7 @@ MORE = {
     "prepare": "[data](data.md).",
     "features": "[item features](features.md).",
     "features neighbours": "[item features](features.md#looking-at-them).",
+    "plan": "[past one machine](plan.md).",
     "models": "[models](models.md).",
     "fit": "[models](models.md), [model directories](artifacts.md).",
     "evaluate": "[evaluation](evaluation.md).",

@@ -3,6 +3,8 @@
 python -m processes killed FOLDER
 python -m processes reranking FOLDER
 python -m torch.distributed.run --nproc-per-node 2 -m processes together FOLDER
+python -m torch.distributed.run --nproc-per-node 2 -m processes stepwise FOLDER
+python -m torch.distributed.run --nproc-per-node 2 -m processes lost FOLDER
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import nextclick
+from nextclick.errors import WorkerLostError
 from nextclick.recommender import Run
 from synthetic import chain
 
@@ -94,5 +97,85 @@ def together(folder: Path) -> None:
         np.savez(folder / f"{name}.{os.environ['RANK']}.npz", **fitted(name, run).state())
 
 
+STEPS = 200
+# In batches of a size that two processes share unevenly; lanes end at different steps. No dropout, as above.
+STEPWISE: dict[str, dict[str, Any]] = {
+    "gru4rec": {
+        **{"hidden": 8, "batch_size": 7, "n_samples": 11, "epochs": 50, "learning_rate": 0.05},
+        **{"dropout_items": 0.0, "dropout_hidden": 0.0},
+    },
+    "narm": {
+        **{"dim": 6, "hidden": 7, "batch_size": 25, "epochs": 50, "learning_rate": 0.01, "validation": 0.0},
+        **{"dropout_items": 0.0, "dropout_session": 0.0},
+    },
+}
+
+
+class Enough(Exception):
+    pass
+
+
+def losses(name: str) -> list[float]:
+    """Train in float64 and return this process's part of the loss of each of the first STEPS steps."""
+    import torch
+
+    from nextclick.network import objectives
+
+    kind = {"gru4rec": objectives.SampledItems, "narm": objectives.AllItems}[name]
+    original, seen = kind.loss, []
+
+    def recorded(self: Any, batch: Any) -> Any:
+        if len(seen) == STEPS:
+            raise Enough
+        loss, pairs = original(self, batch)
+        seen.append(float(loss.detach()))
+        return loss, pairs
+
+    kind.loss = recorded
+    torch.set_default_dtype(torch.float64)
+    try:
+        nextclick.build(name, STEPWISE[name]).fit(SESSIONS, run=Run(device="cpu"))
+    except Enough:
+        return seen
+    finally:
+        kind.loss = original
+        torch.set_default_dtype(torch.float32)
+    raise AssertionError(f"{name} took fewer than {STEPS} steps")
+
+
+def stepwise(folder: Path) -> None:
+    """Save the parts of the losses by this process's number, then the models that were not interrupted."""
+    parts = {name: np.array(losses(name)) for name in STEPWISE}
+    np.savez(folder / f"losses.{os.environ['RANK']}.npz", **parts)
+    for name in STEPWISE:
+        np.savez(folder / f"{name}.{os.environ['RANK']}.npz", **fitted(name, Run(device="cpu")).state())
+
+
+def lost(folder: Path, name: str = "gru4rec") -> None:
+    """Fit with checkpoints; the second process dies in the second epoch."""
+    model, values = TOGETHER[name]
+
+    def die(what: str, done: int, total: int) -> None:
+        if os.environ["RANK"] == "1" and what.startswith("epoch 2: loss"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    try:
+        nextclick.build(model, values).fit(
+            SESSIONS, progress=die, run=Run(device="cpu", checkpoints=folder / name)
+        )
+    except WorkerLostError as error:
+        (folder / f"{name}.said").write_text(str(error), "utf-8")
+        raise
+
+
+def resumed(folder: Path, name: str = "gru4rec") -> None:
+    """Go on from the checkpoints of ``lost``."""
+    state = fitted(name, Run(device="cpu", checkpoints=folder / name)).state()
+    np.savez(folder / f"{name}.resumed.{os.environ['RANK']}.npz", **state)
+
+
 if __name__ == "__main__":
-    {"killed": killed, "reranking": reranking, "together": together}[sys.argv[1]](Path(sys.argv[2]))
+    {
+        "killed": killed, "reranking": reranking, "together": together, "stepwise": stepwise, "lost": lost,
+        "resumed": resumed,
+    }[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])  # fmt: skip

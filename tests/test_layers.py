@@ -23,8 +23,8 @@ LAYERS = [
     ["baselines", "rerank", "metric", "parallel", "large"],
     ["models"],
     ["artifact", "evaluation", "report", "tuning"],
-    ["batch", "explain", "demo", "experiment", "nearest", "online"],
-    ["item_map", "serving"],
+    ["batch", "explain", "demo", "experiment", "nearest", "online", "plan"],
+    ["item_map", "serving", "batch_spark"],
     ["cli"],
     ["__main__"],
 ]

@@ -168,18 +168,69 @@ def test_the_index_finds_what_exact_search_finds(likeness: Any, tmp_path: Path) 
     assert again.search(queries, 20).tolist() == found.tolist()
 
 
+@pytest.mark.parametrize("likeness", ["product", "euclidean"])
+def test_cells_find_what_exact_search_finds(likeness: Any, tmp_path: Path) -> None:
+    """At a byte a coordinate; what is found is put in order by exact vectors."""
+    vectors = clustered(3000, 24)
+    if likeness == "euclidean":
+        vectors *= np.random.default_rng(2).uniform(0.5, 2, (3000, 1)).astype(np.float32)
+    queries = clustered(100, 24, seed=9)
+    built = Index.build(ItemSpace(vectors, likeness), kind="cells", cells=60, threads=1)
+    far = -queries @ vectors.T if likeness == "product" else np.square(queries[:, None] - vectors).sum(2)
+    exact = np.argsort(far, axis=1)[:, :20]
+    assert built.widen(queries, exact, 0.97) == built.recall
+    assert built.recall is not None
+    assert built.recall >= 0.97
+    assert 4 <= built.width <= 60
+    candidates = built.search(queries, 20)
+    assert candidates.shape == (100, 60)
+    lists = []
+    for of_query, row in zip(far, candidates, strict=True):
+        codes = row[row >= 0]
+        lists.append(codes[np.argsort(of_query[codes], kind="stable")][:20])
+    by_hand = np.mean([len(set(a) & set(b)) / 20 for a, b in zip(lists, exact, strict=True)])
+    assert built.recall == pytest.approx(by_hand)
+    built.save(tmp_path, "0" * 64)
+    graph = tmp_path / "graph"
+    graph.mkdir()
+    Index.build(ItemSpace(vectors, likeness), kind="graph", threads=1).save(graph, "0" * 64)
+    assert (tmp_path / index.GRAPH).stat().st_size < 0.4 * (graph / index.GRAPH).stat().st_size
+    opened = index.attached(tmp_path, "0" * 64, 3000)
+    assert opened is not None
+    assert opened.opened().kind == "cells"
+    assert opened.opened().search(queries, 20).tolist() == candidates.tolist()
+    again = Index.build(ItemSpace(vectors, likeness), kind="cells", cells=60, threads=1, width=built.width)
+    assert again.search(queries, 20).tolist() == candidates.tolist()
+
+
+def test_the_kind_follows_the_size_unless_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = ItemSpace(clustered(300, 8), "product")
+    assert Index.build(space, threads=1).kind == "graph"
+    assert Index.build(space, kind="cells", threads=1).kind == "cells"
+    monkeypatch.setattr(index, "LARGE", 300)
+    built = Index.build(space, threads=1)
+    assert built.kind == "cells"
+    assert built._graph.nlist == int(300**0.5)
+    assert Index.build(space, kind="graph", threads=1).kind == "graph"
+    few = Index.build(ItemSpace(clustered(40, 8)[:5], "product"), kind="cells", cells=99, threads=1)
+    found = few.search(clustered(40, 8), 4)
+    assert all({*range(5)} == set(row.tolist()) for row in found)
+
+
+@pytest.mark.parametrize("kind", ["graph", "cells"])
 @pytest.mark.parametrize(
     ("name", "values"),
     [("sml", QUICK["sml"]), ("sml", EUCLIDEAN), ("narm", QUICK["narm"]), ("gru4rec", QUICK["gru4rec"]),
      ("stamp", {**QUICK["stamp"], "temperature": 0.0})],
 )  # fmt: skip
 def test_lists_from_the_index_are_those_of_all_items(
-    name: str, values: dict[str, Any], tmp_path: Path
+    name: str, values: dict[str, Any], kind: Any, tmp_path: Path
 ) -> None:
     """So few items are found for certain; scores, what was seen and empty sessions are as without it."""
     nextclick.build(name, values).fit(TRAIN).save(tmp_path / "model")
-    built = nearest.build_index(tmp_path / "model", recall=1.0)
+    built = nearest.build_index(tmp_path / "model", kind=kind, recall=1.0)
     assert built.recall == 1.0
+    assert built.kind == kind
     exact, indexed = (
         artifact.load(tmp_path / "model", with_index=with_index) for with_index in (False, True)
     )
@@ -247,6 +298,7 @@ def test_an_index_that_does_not_fit_is_refused(model: Path, tmp_path: Path) -> N
         ({"format_version": 99}, "upgrade nextclick"),
         ({"width": "wide"}, "lacks 'width'"),
         ({"likeness": "taste"}, "is wrong"),
+        ({"kind": "tree"}, "is wrong"),
         ({"width": 0}, "is wrong"),
         (None, "cannot be read"),
     ],
@@ -257,6 +309,23 @@ def test_a_damaged_description_is_refused(model: Path, change: dict[str, Any] | 
     (model / index.ABOUT).write_text("{" if change is None else json.dumps({**about, **change}))
     with pytest.raises(ArtifactError, match=match):
         nextclick.load(model)
+
+
+def test_an_index_of_the_first_format_still_opens(model: Path) -> None:
+    nearest.build_index(model)
+    about = json.loads((model / index.ABOUT).read_text())
+    del about["kind"]
+    (model / index.ABOUT).write_text(json.dumps({**about, "format_version": 1}))
+    loaded = nextclick.load(model)
+    assert len(loaded.recommend(["item 1"], 5)) == 5
+
+
+def test_a_graph_that_calls_itself_cells_is_refused(model: Path) -> None:
+    nearest.build_index(model)
+    about = json.loads((model / index.ABOUT).read_text())
+    (model / index.ABOUT).write_text(json.dumps({**about, "kind": "cells"}))
+    with pytest.raises(ArtifactError, match="no index of these items"):
+        nextclick.load(model).recommend(["item 1"])
 
 
 def test_a_file_that_is_no_graph_is_refused_when_it_is_used(model: Path) -> None:

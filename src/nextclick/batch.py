@@ -109,19 +109,25 @@ def _from_json_lines(source: Path) -> Iterator[Session]:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            try:
-                session = json.loads(line)
-                items = session["items"]
-                if not isinstance(items, list) or not all(_is_id(item) for item in items):
-                    raise ValueError("items must be a list of ids")
-                own_id = session.get("session", number)
-                if not _is_id(own_id):
-                    raise ValueError("session must be an id")
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise DataError(
-                    f'{source}, line {number}: expected {{"session": "s1", "items": ["a", "b"]}} ({error})'
-                ) from None
-            yield own_id, items
+            yield session_of_line(line, f"{source}, line {number}", number)
+
+
+def session_of_line(line: bytes | str, where: str, default: int | None) -> Session:
+    """Read a line ``{"session": id, "items": [id, ...]}``.
+
+    default: the id of a session that names none; None: it has to.  Raises DataError, which says ``where``.
+    """
+    try:
+        session = json.loads(line)
+        items = session["items"]
+        if not isinstance(items, list) or not all(_is_id(item) for item in items):
+            raise ValueError("items must be a list of ids")
+        own_id = session.get("session", default)
+        if not _is_id(own_id):
+            raise ValueError("session must be an id")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f'{where}: expected {{"session": "s1", "items": ["a", "b"]}} ({error})') from None
+    return own_id, items
 
 
 def _is_id(value: Any) -> bool:
@@ -142,10 +148,10 @@ def _from_table(source: Path, columns: Mapping[str, str | None]) -> Iterator[Ses
         (work / "engine").mkdir()
         with DuckDB(work / "engine", found.files, memory=_MEMORY) as engine:
             engine.scan([found])
-            last = ", ord" if found.columns.order else ""
+            last = ", TRY_CAST(ord AS DOUBLE), ord" if found.columns.order else ""
             clicks = engine.stream(
                 "SELECT session, item FROM raw WHERE session IS NOT NULL AND item IS NOT NULL "
-                f"ORDER BY session, TRY_CAST(time AS DOUBLE), time{last}"
+                f"ORDER BY session, TRY_CAST(time AS DOUBLE), time{last}, CAST(item AS STRING)"
             )
             yield from _grouped(clicks)
     finally:

@@ -36,6 +36,17 @@ class MissingExtraError(NextclickError):
         super().__init__(f"{what} needs the extra {extra!r}: pip install 'nextclick[{extra}]'")
 
 
+class WorkerLostError(NextclickError):
+    """One of the processes that train together has ended, so the others cannot go on."""
+
+    def __init__(self, rank: int, size: int, why: str) -> None:
+        super().__init__(
+            f"process {rank} of {size} cannot reach the others any more ({why}): one has ended, was killed, "
+            "or ran out of memory; its own message, if any, says why. Start all of them again with --resume, "
+            "on as many processes or on another number: the training goes on from the last epoch"
+        )
+
+
 class TrainingDivergedError(NextclickError):
     """The loss of a network in training became infinite or not a number."""
 

@@ -2,12 +2,14 @@
 
 Beside a model lie, once ``nextclick index`` was called,
 
-index.faiss   a graph of near neighbours (HNSW) with the vectors, opened by memory map
+index.faiss   a graph of near neighbours (HNSW) with the vectors, or vectors of one byte a coordinate in cells
+              (an inverted file), opened by memory map
 index.json    format, size and hash of it, the hash of the model it belongs to, how widely to search, and the
               recall against exact search that was measured when it was built
 
 Both are numbers only. An index of another model, or one that has changed, is refused.
-Source: HNSW by the library faiss; the choice and its measurement are in benchmarks/index_speed.py.
+Source: both by the library faiss; the choices and their measurement are in benchmarks/index_speed.py and
+benchmarks/huge_catalogue.py.
 """
 
 from __future__ import annotations
@@ -29,10 +31,17 @@ from nextclick.files import new_file, sha256, write_json
 Likeness = Literal["product", "euclidean"]
 """What is searched for: the largest inner products, or the smallest Euclidean distances."""
 
+Kind = Literal["graph", "cells"]
+"""A graph of near neighbours, or cells of which the nearest are looked through, at a byte a coordinate."""
+
 FORMAT = "nextclick-index"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 knew graphs only
+LARGE = 2_000_000
+"""Items from which on cells are the default: a graph would take hours to build, and twice the memory."""
 GRAPH, ABOUT = "index.faiss", "index.json"
 _PART = 20_000  # vectors added between two words on how far it is
+_EXTRA = 3  # times as many candidates as asked for from rounded vectors, to be ordered by exact ones
+_TRAINED = 40  # vectors drawn for each cell, to find the cells
 _KEYS = {"bytes": int, "sha256": str, "model": str, "likeness": str, "items": int, "dim": int, "width": int,
          "recall": float}  # fmt: skip
 
@@ -46,28 +55,34 @@ class ItemSpace:
 
 
 class Index:
-    """A graph to search in; ``width`` is how many candidates a search keeps, the wider the more exact.
+    """What is searched; ``width``: candidates that a search of a graph keeps, or cells that it looks through.
 
-    recall: share of the 20 exact neighbours found when it was built, None where it was not measured.
-    Raises MissingExtraError where faiss is not installed.
+    The wider the more exact. kind: as above;  recall: share of the 20 exact neighbours found when it was
+    built, None where it was not measured.  Raises MissingExtraError where faiss is not installed.
     """
 
-    def __init__(self, graph: Any, likeness: Likeness, width: int, recall: float | None = None) -> None:
+    def __init__(
+        self, graph: Any, likeness: Likeness, width: int, recall: float | None = None, kind: Kind = "graph"
+    ) -> None:
         self._graph, self.likeness, self.width, self.recall = graph, likeness, width, recall
+        self.kind: Kind = kind
 
     @classmethod
     def build(
         cls,
         space: ItemSpace,
         *,
+        kind: Kind | None = None,
+        cells: int | None = None,
         links: int = 16,
         build_width: int = 100,
         width: int = 64,
         threads: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Index:
-        """Build the graph of a space.
+        """Build the index of a space.
 
+        kind: "graph", or "cells", the default from LARGE items on;  cells: how many; sqrt(N) by default.
         links: of an item to near ones (twice as many on the ground level);  build_width: candidates kept
         while an item is added;  width: as above;  threads: all cores by default; with one, the same vectors
         give the same graph, with more the order of insertion is left to chance;  progress: called with
@@ -87,19 +102,27 @@ class Index:
         if not 2 <= links <= 512 or build_width < 1 or width < 1:
             raise ConfigError(f"links={links}, build_width={build_width}, width={width}: expected 2 to 512 "
                               "links and widths of at least 1")  # fmt: skip
+        kind = kind or ("cells" if len(vectors) >= LARGE else "graph")
+        cells = min(len(vectors), cells or max(1, int(len(vectors) ** 0.5)))
+        if cells < 1:
+            raise ConfigError(f"cells={cells}: expected at least 1")
         metric = faiss.METRIC_INNER_PRODUCT if space.likeness == "product" else faiss.METRIC_L2
-        graph = faiss.IndexHNSWFlat(vectors.shape[1], links, metric)
-        graph.hnsw.efConstruction = build_width
         before = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(threads or machine.cores())
         try:
+            if kind == "cells":
+                graph = _trained(faiss, vectors, cells, metric)
+                width = min(width, cells)
+            else:
+                graph = faiss.IndexHNSWFlat(vectors.shape[1], links, metric)
+                graph.hnsw.efConstruction = build_width
             for low in range(0, len(vectors), _PART):
                 graph.add(vectors[low : low + _PART])
                 if progress is not None:
                     progress(min(low + _PART, len(vectors)), len(vectors))
         finally:
             faiss.omp_set_num_threads(before)
-        return cls(graph, space.likeness, width)
+        return cls(graph, space.likeness, width, kind=kind)
 
     def __len__(self) -> int:
         return int(self._graph.ntotal)
@@ -110,25 +133,37 @@ class Index:
         return int(self._graph.d)
 
     def search(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-        """Return codes of about the k nearest items of each query, best first, [n, k]; -1: none found."""
+        """Return codes of about the k nearest items of each query, best first; -1: none found.
+
+        [n, k] from a graph. From cells [n, 3 k], as their order is that of rounded vectors: the k nearest
+        are those among them that exact vectors find nearest.
+        """
+        k = k if self.kind == "graph" else min(k * _EXTRA, len(self))
         if len(queries) == 0:
             return np.empty((0, k), np.int64)
-        parameters = _faiss().SearchParametersHNSW(efSearch=max(self.width, k))
+        if self.kind == "graph":
+            parameters = _faiss().SearchParametersHNSW(efSearch=max(self.width, k))
+        else:
+            parameters = _faiss().SearchParametersIVF(nprobe=self.width)
         found = self._graph.search(np.ascontiguousarray(queries, np.float32), k, params=parameters)[1]
         return np.where((found >= 0) & (found < len(self)), found, -1)
 
     def measured(self, queries: NDArray[np.float32], exact: NDArray[np.integer[Any]]) -> float:
-        """Return the share of exact neighbours [n, k] that a search finds."""
+        """Return the share of exact neighbours [n, k] that a search finds; order does not count."""
         found = self.search(queries, exact.shape[1])
         return float(np.mean([np.isin(of, row).mean() for of, row in zip(exact, found, strict=True)]))
 
     def widen(
         self, queries: NDArray[np.float32], exact: NDArray[np.integer[Any]], recall: float, most: int = 2048
     ) -> float:
-        """Double the width from 16 until a search finds this share of exact neighbours; return the share."""
-        self.width = 16
+        """Double the width until a search finds this share of exact neighbours; return the share.
+
+        From 16 candidates of a graph, or 4 cells, up to ``most`` or all cells.
+        """
+        self.width = 16 if self.kind == "graph" else min(4, self._graph.nlist)
+        most = most if self.kind == "graph" else min(most, self._graph.nlist)
         while (reached := self.measured(queries, exact)) < recall and self.width < most:
-            self.width *= 2
+            self.width = min(2 * self.width, most)
         self.recall = reached
         return reached
 
@@ -141,7 +176,8 @@ class Index:
             {
                 "format": FORMAT, "format_version": FORMAT_VERSION, "model": model,
                 "bytes": (folder / GRAPH).stat().st_size, "sha256": sha256(folder / GRAPH),
-                "likeness": self.likeness, "items": len(self), "dim": self.dim, "width": self.width,
+                "kind": self.kind, "likeness": self.likeness,
+                "items": len(self), "dim": self.dim, "width": self.width,
                 "recall": -1.0 if self.recall is None else self.recall,
             },
         )  # fmt: skip
@@ -155,13 +191,12 @@ class Index:
             graph = faiss.read_index(str(folder / GRAPH), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
             raise _unfit(folder, "it cannot be read") from error
-        if type(graph) is not faiss.IndexHNSWFlat or (graph.ntotal, graph.d) != (
-            about["items"],
-            about["dim"],
-        ):
+        kind = about.get("kind", "graph")
+        made = faiss.IndexHNSWFlat if kind == "graph" else faiss.IndexIVFScalarQuantizer
+        if type(graph) is not made or (graph.ntotal, graph.d) != (about["items"], about["dim"]):
             raise _unfit(folder, "it is no index of these items")
         recall = about["recall"]
-        return cls(graph, about["likeness"], about["width"], None if recall < 0 else recall)
+        return cls(graph, about["likeness"], about["width"], None if recall < 0 else recall, kind)
 
 
 class Attached:
@@ -210,9 +245,26 @@ def read_about(folder: Path) -> dict[str, Any]:
     for key, kind in _KEYS.items():
         if not isinstance(about.get(key), kind):
             raise _unfit(folder, f"{ABOUT} lacks {key!r}, or it is wrong")
-    if about["likeness"] not in ("product", "euclidean") or about["width"] < 1:
+    if (
+        about["likeness"] not in ("product", "euclidean")
+        or about.get("kind", "graph") not in ("graph", "cells")
+        or about["width"] < 1
+    ):
         raise _unfit(folder, f"{ABOUT} is wrong")
     return about
+
+
+def _trained(faiss: Any, vectors: NDArray[np.float32], cells: int, metric: int) -> Any:
+    """Return an empty inverted file, one byte a coordinate, whose cells fit some of the vectors."""
+    dim = vectors.shape[1]
+    places = faiss.IndexFlat(dim, metric)
+    made = faiss.IndexIVFScalarQuantizer(places, dim, cells, faiss.ScalarQuantizer.QT_8bit, metric, False)
+    made.cp.seed, made.cp.niter, made.cp.max_points_per_centroid = 1, 10, _TRAINED
+    made.cp.min_points_per_centroid = 1  # fewer are as good as there are: no warning
+    rng = np.random.default_rng(1)
+    drawn = np.sort(rng.choice(len(vectors), min(len(vectors), _TRAINED * cells), replace=False))
+    made.train(vectors[drawn])
+    return made
 
 
 def remove(folder: Path) -> bool:

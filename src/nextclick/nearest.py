@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nextclick import artifact
 from nextclick.errors import ConfigError, DataError, nearest
-from nextclick.index import Index, ItemSpace
+from nextclick.index import Index, ItemSpace, Kind
 from nextclick.network.recommender import NeuralRecommender
 from nextclick.recommendations import Recommendation
 from nextclick.recommender import Recommender
@@ -76,6 +76,7 @@ class Built:
 
     items: int
     dim: int
+    kind: Kind
     width: int
     recall: float
     asked: int
@@ -87,6 +88,7 @@ class Built:
 def build_index(
     path: Path,
     *,
+    kind: Kind | None = None,
     links: int = 16,
     build_width: int = 100,
     recall: float = 0.95,
@@ -95,8 +97,8 @@ def build_index(
 ) -> Built:
     """Build the approximate index of a saved network and write it beside it, replacing an older one.
 
-    links, build_width, threads: as in ``Index.build``;  recall: the search is made as wide as it takes to
-    find this share of the 20 exact nearest items of sessions of one click, if it can be.
+    kind, links, build_width, threads: as in ``Index.build``;  recall: the search is made as wide as it takes
+    to find this share of the 20 exact nearest items of sessions of one click, if it can be.
     Raises ConfigError for a model without vectors of sessions and items, or a recall outside 0 to 1.
     """
     if not 0 < recall <= 1:
@@ -110,7 +112,7 @@ def build_index(
     space, tell = space_of(model), progress or (lambda what, done, total: None)
     start = time.perf_counter()
     index = Index.build(
-        space, links=links, build_width=build_width, threads=threads,
+        space, kind=kind, links=links, build_width=build_width, threads=threads,
         progress=lambda done, total: tell("building the index", done, total),
     )  # fmt: skip
     seconds = time.perf_counter() - start
@@ -127,7 +129,9 @@ def build_index(
     indexed_ms = 1e3 * (time.perf_counter() - start) / len(vectors)
     index.save(path, artifact.arrays_sha256(path))
     tell("measured", 1, 1)
-    return Built(len(index), index.dim, index.width, reached, len(vectors), seconds, indexed_ms, exact_ms)
+    return Built(
+        len(index), index.dim, index.kind, index.width, reached, len(vectors), seconds, indexed_ms, exact_ms
+    )
 
 
 def _exact(space: ItemSpace, vector: NDArray[np.float32], k: int) -> NDArray[np.intp]:

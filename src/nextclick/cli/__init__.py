@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, str] = {
     "generate": "Make a click log of any size, with the shape of a real one.",
     "prepare": "Turn a raw click log into sessions, split by time.",
     "features": "Make features of items from texts, pictures and columns; show similar items.",
+    "plan": "Estimate time, memory and disk for a log of a size, and when one machine is too small.",
     "models": "List the recommenders and their settings.",
     "tune": "Search for the best settings of a recommender on validation sessions.",
     "fit": "Fit a recommender on prepared data and save it.",

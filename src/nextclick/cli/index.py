@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from nextclick.cli.console import messages, print_for_programs, progress_bar
+from nextclick.index import Kind
 
 
 @click.command()
@@ -20,21 +21,29 @@ from nextclick.cli.console import messages, print_for_programs, progress_bar
     help="Share of the 20 exact nearest items that a search is to find.",
 )
 @click.option(
+    "--kind",
+    type=click.Choice(["graph", "cells"]),
+    help="A graph of near items, or cells of items at a byte a coordinate: smaller, and built faster.  "
+    "[default: cells from 2 million items on]",
+)
+@click.option(
     "--links",
     default=16,
     show_default=True,
     type=click.IntRange(2, 512),
-    help="Links of an item to near ones; more find more, and take more room.",
+    help="Of a graph: links of an item to near ones; more find more, and take more room.",
 )
 @click.option(
     "--build-width",
     default=100,
     show_default=True,
     type=click.IntRange(1),
-    help="Candidates kept while an item is added; more build slower and better.",
+    help="Of a graph: candidates kept while an item is added; more build slower and better.",
 )
 @click.option("--remove", is_flag=True, help="Remove the index instead: the model answers exactly again.")
-def index(model_dir: Path, recall: float, links: int, build_width: int, remove: bool) -> None:
+def index(
+    model_dir: Path, recall: float, kind: Kind | None, links: int, build_width: int, remove: bool
+) -> None:
     """Build an approximate index of a saved network's items, for large catalogues.
 
     It lies beside the model, is opened by memory map, and answers lists without rules; evaluation and rules
@@ -44,6 +53,7 @@ def index(model_dir: Path, recall: float, links: int, build_width: int, remove: 
     Example:
       nextclick index models/sml
       nextclick index models/sml --recall 0.99
+      nextclick index models/sml --kind cells
       nextclick index models/sml --remove
     """
     from nextclick import artifact, nearest
@@ -57,22 +67,22 @@ def index(model_dir: Path, recall: float, links: int, build_width: int, remove: 
     with progress_bar() as progress:
         task = progress.add_task("opening the model", total=None)
         built = nearest.build_index(
-            model_dir, links=links, build_width=build_width, recall=recall,
+            model_dir, kind=kind, links=links, build_width=build_width, recall=recall,
             progress=lambda what, done, total: progress.update(
                 task, description=what, completed=done, total=total
             ),
         )  # fmt: skip
     messages.print(
-        f"index of {built.items:,} items x {built.dim}, built in {built.seconds:.1f} s: finds "
+        f"index ({built.kind}) of {built.items:,} items x {built.dim}, built in {built.seconds:.1f} s: finds "
         f"{built.recall:.1%} of the 20 nearest items, in {built.indexed_ms:.2f} ms instead of "
         f"{built.exact_ms:.2f} ms a search",
         soft_wrap=True,
     )
     if built.recall < recall:
-        messages.print(
-            f"less than the {recall:.0%} asked for: more --links or a larger --build-width find more",
-            soft_wrap=True,
+        remedy = (
+            "--kind graph finds" if built.kind == "cells" else "more --links or a larger --build-width find"
         )
+        messages.print(f"less than the {recall:.0%} asked for: {remedy} more", soft_wrap=True)
     if built.exact_ms < built.indexed_ms:
         messages.print("looking at all items is faster here: remove the index with --remove", soft_wrap=True)
     print_for_programs(asdict(built))

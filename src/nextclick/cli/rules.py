@@ -40,18 +40,23 @@ def rule_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def check_rule_options(rules_file: Path | None, items_file: Path | None, items_id: str | None) -> None:
+    """Refuse options that do not go together."""
+    if rules_file is None and (items_file is not None or items_id is not None):
+        raise click.UsageError("--items and --items-id go with --rules FILE")
+    if items_file is None and items_id is not None:
+        raise click.UsageError("--items-id names a column of the file of --items")
+
+
 def bound_filter(
     rules_file: Path | None, items_file: Path | None, items_id: str | None, vocabulary: Vocabulary
 ) -> Filter | None:
     """Return the rules bound to a model's items, None where none are asked for; print what was noticed."""
     from nextclick.filters import ItemTable, Rules
 
+    check_rule_options(rules_file, items_file, items_id)
     if rules_file is None:
-        if items_file is not None or items_id is not None:
-            raise click.UsageError("--items and --items-id go with --rules FILE")
         return None
-    if items_file is None and items_id is not None:
-        raise click.UsageError("--items-id names a column of the file of --items")
     rules = Rules.read(rules_file)
     items = None
     if items_file is not None:

@@ -92,8 +92,10 @@ def full_softmax(
     """Mean cross-entropy of each session against all items, a scalar.
 
     sessions: [P, D] float;  items: [N, D] float, the scores are sessions @ items.T;  targets: [P] int64 in
-    [0, N);  low: the type of the large products, float32 or bfloat16 (sums, loss and the results stay in
-    float32).  Gradients reach sessions and items; second derivatives do not exist.
+    [0, N);  low: the type of the large products, bfloat16 (sums, loss and the results stay in the type of the
+    items), or float32 for that type too.  Gradients reach sessions and items; second derivatives do not
+    exist.
     """
+    low = items.dtype if low == torch.float32 else low
     loss: Tensor = _FullSoftmax.apply(sessions, items, targets, low)  # type: ignore[no-untyped-call]
     return loss

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, distributed
+
+from nextclick.errors import WorkerLostError
 
 
 @dataclass(frozen=True)
@@ -27,18 +30,32 @@ class Workers:
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over the processes, in one exchange."""
+        """Replace each tensor by its sum over the processes, in one exchange.
+
+        Raises WorkerLostError where one of them has ended.
+        """
         if self.size == 1 or not tensors:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        distributed.all_reduce(flat)
+        with self._together():
+            distributed.all_reduce(flat)
         for tensor, summed in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
             tensor.copy_(summed.reshape(tensor.shape))
 
     def wait(self) -> None:
         """Return when all processes have come here."""
         if self.size > 1:
-            distributed.barrier()
+            with self._together():
+                distributed.barrier()
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Turn the failure of an exchange, of which every backend has its own, into one that says so."""
+        try:
+            yield
+        except RuntimeError as error:
+            why = (str(error).strip().splitlines() or ["no reason given"])[-1]
+            raise WorkerLostError(self.rank, self.size, why) from error
 
 
 def joined() -> Workers:

@@ -1,0 +1,114 @@
+"""Lists of all of Diginetica's sessions on Spark and here: results/spark_batch.json.
+
+    python benchmarks/spark_batch.py
+
+vs-knn and item-knn with their defaults, fitted on the training part, answer every session of the training and
+test part of the log (20 items). On Spark the run of vs-knn is killed, driver and workers, when a third of its
+64 partitions is complete, and started again. The lists, with their scores and the order of ties, are compared
+row by row.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+import nextclick
+from data import LOGS, ready, write
+
+PARTITIONS = 64
+
+
+def main() -> None:
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        dataset = ready("diginetica", work)
+        (work / "clicks").mkdir()
+        for part in ("train", "test"):
+            (work / "clicks" / f"{part}.parquet").symlink_to(LOGS / "diginetica" / f"{part}.parquet")
+        for name in ("vs-knn", "item-knn"):
+            nextclick.build(name).fit(dataset.train).save(work / name)
+            rows.append(compared(name, work))
+            print(rows[-1], flush=True)
+    write("spark_batch", {"dataset": "diginetica", "partitions": PARTITIONS, "k": 20, "rows": rows})
+
+
+def compared(name: str, work: Path) -> dict[str, Any]:
+    """Make both lists and count the rows that differ."""
+    here, spark = work / f"{name}.jsonl", work / f"{name}-lists"
+    start = time.perf_counter()
+    counts = run(name, work, here)
+    seconds_here = time.perf_counter() - start
+    options = ["--engine", "spark", "--partitions", str(PARTITIONS)]
+    before_kill = 0
+    if name == "vs-knn":
+        before_kill = killed(name, work, spark, options)
+    start = time.perf_counter()
+    of_spark = run(name, work, spark, *options)
+    seconds_spark = time.perf_counter() - start
+    assert counts == of_spark, (counts, of_spark)
+    with duckdb.connect() as connection:
+        connection.execute(
+            f"CREATE TABLE here AS SELECT CAST(session AS TEXT) AS session, "
+            "list_transform(items, x -> x.item) AS items, list_transform(items, x -> x.score) AS scores, "
+            f"fallback FROM read_json('{here}', format='newline_delimited', columns={{session: 'BIGINT', "
+            "items: 'STRUCT(item BIGINT, score DOUBLE)[]', fallback: 'BOOLEAN'})"
+        )
+        connection.execute(
+            f"CREATE TABLE spark AS SELECT session, items, scores, fallback FROM '{spark}/*.parquet'"
+        )
+        both, different = connection.execute(
+            "SELECT COUNT(*), COUNT(*) FILTER (WHERE here.items IS DISTINCT FROM spark.items OR "
+            "here.scores IS DISTINCT FROM spark.scores OR here.fallback != spark.fallback) "
+            "FROM here FULL JOIN spark USING (session)"
+        ).fetchall()[0]
+        tied = connection.execute(
+            "SELECT COUNT(*) FROM here WHERE len(list_distinct(scores)) < len(scores)"
+        ).fetchall()[0][0]
+    return {
+        "model": name, **counts, "rows_in_either": both, "rows_that_differ": different,
+        "lists_with_ties": tied, "seconds_here": round(seconds_here, 1),
+        "seconds_on_spark": round(seconds_spark, 1), "partitions_complete_when_killed": before_kill,
+    }  # fmt: skip
+
+
+def command(name: str, work: Path, out: Path, *options: str) -> list[str]:
+    return [
+        sys.executable, "-m", "nextclick", "recommend", str(work / name), "--sessions", str(work / "clicks"),
+        "--out", str(out), *options,
+    ]  # fmt: skip
+
+
+def run(name: str, work: Path, out: Path, *options: str) -> dict[str, int]:
+    done = subprocess.run(command(name, work, out, *options), stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
+
+
+def killed(name: str, work: Path, out: Path, options: list[str]) -> int:
+    """Start a run, kill all of it when a third is complete; return how many partitions are."""
+    process = subprocess.Popen(
+        command(name, work, out, *options), stdout=subprocess.DEVNULL, start_new_session=True
+    )
+
+    def complete() -> int:
+        return len(list(out.glob("part-*.parquet")))
+
+    while process.poll() is None and complete() < PARTITIONS // 3:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return complete()
+
+
+if __name__ == "__main__":
+    main()
