@@ -127,9 +127,9 @@ class Server:
 
     def workers(self) -> list[int]:
         found = subprocess.run(
-            ["ps", "--ppid", str(self.process.pid), "-o", "pid=,args="], capture_output=True, text=True
+            ["ps", "--ppid", str(self.process.pid), "-o", "pid="], capture_output=True, text=True
         )
-        return [int(row.split()[0]) for row in found.stdout.splitlines() if "spawn_main" in row]
+        return [int(row) for row in found.stdout.split()]
 
     def memory(self) -> float:
         """Resident memory of all workers, MB; what they share is counted in each."""
