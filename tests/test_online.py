@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nextclick
@@ -20,6 +21,7 @@ from nextclick.errors import ConfigError, DataError
 from nextclick.online import statistics
 from nextclick.online.records import Recorder, read_records
 from nextclick.online.report import report
+from nextclick.online.running import Running
 from nextclick.online.statistics import Arm, compare
 from nextclick.online.trial import Trial, place
 from nextclick.online.visitors import Visits, answers_of, simulate
@@ -186,6 +188,90 @@ def test_records_are_read_back_once_and_torn_lines_are_counted(tmp_path: Path) -
         read_records(tmp_path, "none", ["a", "b"])
     with pytest.raises(DataError, match="no records here"):
         read_records(tmp_path / "x", "t", ["a"])
+
+
+class Line(NamedTuple):
+    file: int
+    text: bytes
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> Line:
+    """A line of the records, as a recorder writes it or damaged, of requests and sessions that meet again."""
+    entry: dict[str, Any] = {
+        "time": draw(st.sampled_from([0, 1, 86_400_000, 200_000_000])),
+        "kind": draw(st.sampled_from(["shown", "clicked"])),
+        "trial": draw(st.sampled_from(["t", "t", "t", "other"])),
+        "session": f"s{draw(st.integers(0, 4))}",
+        "request": f"r{draw(st.integers(0, 12))}",
+        "variant": draw(st.sampled_from(["a", "b", "b", "gone"])),
+        "attributes": draw(st.dictionaries(st.sampled_from(["market", "day"]), st.sampled_from("xy"))),
+    }
+    if draw(st.integers(0, 9)) == 0:
+        del entry[draw(st.sampled_from(["variant", "request", "time", "trial"]))]
+    end = draw(st.sampled_from(["\n", "\n", "\n", "\n", ' and "more"\n']))
+    return Line(draw(st.integers(0, 2)), (json.dumps(entry) + end).encode())
+
+
+@given(st.lists(st.lists(lines(), max_size=12), max_size=5), st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_running_report_is_that_of_all_records_at_every_look(
+    looks: list[list[Line]], data: st.DataObject
+) -> None:
+    trial = Trial.of(TWO)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        running = Running(trial, folder)
+        for some in looks:
+            for line in some:
+                with (folder / f"{line.file}.jsonl").open("ab") as file:
+                    cut = data.draw(st.sampled_from([0, 0, 0, len(line.text) // 2]))
+                    if cut:  # a look while the line is being written
+                        file.write(line.text[:cut])
+                        file.flush()
+                        running.look()
+                    file.write(line.text[cut:])
+            try:
+                seen = read_records(folder, "t", ["a", "b"])
+            except DataError:
+                assert running.look()["rows"] == []
+                continue
+            wanted, found = report(trial, seen).to_json(), running.look()
+            assert flat(found) == pytest.approx(flat(wanted), rel=1e-9, abs=1e-12)
+            assert found["notes"] == wanted["notes"]
+
+
+def flat(content: Any, where: str = "") -> dict[str, Any]:
+    """The numbers and texts of nested tables by the way to them; texts and None as themselves."""
+    if isinstance(content, dict):
+        parts = content.items()
+    elif isinstance(content, list):
+        parts = enumerate(content)  # type: ignore[assignment]
+    else:
+        return (
+            {f"{where}={content}": 0.0} if content is None or isinstance(content, str) else {where: content}
+        )
+    return {key: value for name, part in parts for key, value in flat(part, f"{where}/{name}").items()}
+
+
+def test_records_that_are_replaced_are_read_anew_and_what_was_read_is_not(tmp_path: Path) -> None:
+    trial = Trial.of(TWO)
+    line = '{"time": 0, "kind": "shown", "trial": "t", "session": "s", "variant": "a", "request": "%s", '
+    line += '"attributes": {}}\n'
+    file = tmp_path / "1.jsonl"
+    running = Running(trial, tmp_path)
+    assert running.look()["rows"] == []
+    file.write_text("".join(line % n for n in range(5)))
+    assert running.look()["rows"][0]["lists"] == 5
+    with file.open("r+") as changed:  # only what follows is read: the sums stay as they were
+        changed.write(line.replace('"a"', '"b"') % 0)
+    with file.open("a") as more:
+        more.write(line % "another")
+    assert [row["lists"] for row in running.look()["rows"][:2]] == [6, 0]
+    file.write_text(line % 7)
+    assert running.look()["rows"][0]["lists"] == 1
+    file.unlink()
+    assert running.look()["rows"] == []
 
 
 def test_lost_sessions_are_noticed(tmp_path: Path) -> None:

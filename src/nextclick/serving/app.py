@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from nextclick import __version__
 from nextclick.errors import MissingExtraError, NextclickError
 from nextclick.filters import ItemTable, Rules
 from nextclick.online.records import Recorder
+from nextclick.online.running import Running
 from nextclick.online.trial import Trial
 from nextclick.serving import messages
 from nextclick.serving.catalogue import Catalogue
@@ -164,6 +166,7 @@ class _Routes:
         self._app, self._service, self._measures = app, service, measures
         self._catalogue, self._options = catalogue, options
         self._parts: dict[str, Any] = {}
+        self._running: Running | None = None
         self.direct: dict[str, Handler] = {}
         app.openapi = self._openapi  # type: ignore[method-assign]
         post, get = self._post, self._get
@@ -231,12 +234,9 @@ class _Routes:
     async def experiment(self) -> Response:
         if self._service.trial is None or self._options.records is None:
             return _reply({"running": False})
-        import asyncio
-
-        from nextclick.online.report import live
-
-        trial, folder = self._service.trial, Path(self._options.records)
-        found = await asyncio.get_running_loop().run_in_executor(None, live, trial, folder)
+        if self._running is None:
+            self._running = Running(self._service.trial, Path(self._options.records))
+        found = await asyncio.get_running_loop().run_in_executor(None, self._running.look)
         return _reply({"running": True, **found})
 
     async def state(self) -> Response:
