@@ -92,6 +92,7 @@ def _answer(
 
     # Several workers accept connections in turn, instead of one taking all that wait.
     os.environ.setdefault("UV_TCP_SINGLE_ACCEPT", "1")
+    sys.setswitchinterval(0.001)  # so that a model in its thread does not hold up the event loop for longer
     app = create_app(options, workers=workers, shared=shared or {})
     protocol, sweep = guarded(options.patience)
 
