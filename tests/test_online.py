@@ -20,6 +20,7 @@ from nextclick.cli import main
 from nextclick.errors import ConfigError, DataError
 from nextclick.online import statistics
 from nextclick.online.records import Recorder, read_records
+from nextclick.online.replay import replay
 from nextclick.online.report import report
 from nextclick.online.running import Running
 from nextclick.online.statistics import Arm, compare
@@ -356,6 +357,52 @@ def test_visitors_click_lists_that_suit_them_more_often(tmp_path: Path) -> None:
     assert again == once
 
 
+def test_rules_of_a_variant_hold_for_simulated_visitors_too(tmp_path: Path) -> None:
+    fitted = nextclick.Popularity().fit(nextclick.Sessions.from_lists([["p", "q"], ["p", "r"]]))
+    (tmp_path / "items.csv").write_text("item_id,kind\np,shoe\nq,hat\nr,hat\n")
+    (tmp_path / "rules.toml").write_text('[[rule]]\nattribute = "kind"\nequals = "hat"\n')
+    items = nextclick.ItemTable.read(tmp_path / "items.csv")
+    ruled = {"name": "b", "model": "m", "share": 0.5, "rules": "rules.toml"}
+    content = {"name": "t", "variant": [{"name": "a", "model": "m", "share": 0.5}, ruled]}
+    trial = Trial.of(content, folder=tmp_path)
+    answers = answers_of({"m": fitted}, 3, items)
+    assert answers(trial.variants[0], [["r"]]) == [["p", "q"]]
+    assert answers(trial.variants[1], [["r"]]) == [["q"]]
+
+
+def test_a_replay_counts_lists_that_hold_the_next_click(tmp_path: Path) -> None:
+    """By hand: the lists are always x, y; of six clicks to foresee, three are among them."""
+    sessions = nextclick.Sessions.from_lists(
+        [["a", "x", "b", "y"], ["b", "a"], ["y", "x", "c"], ["c"]],
+        times=[n * 3_600_000_000 for n in (0, 10, 20, 30, 5, 15, 25, 26, 27, 28)],
+    )
+    trial = Trial.of(TWO)
+    recorder = Recorder(tmp_path)
+    asked: list[list[Any]] = []
+
+    def answers(variant: Any, prefixes: Any) -> Any:
+        asked.extend(map(list, prefixes))
+        return [["x", "y"] for _ in prefixes]
+
+    assert replay(trial, answers, recorder, sessions) == 6
+    recorder.close()
+    wanted = [["a"], ["a", "x"], ["a", "x", "b"], ["b"], ["y"], ["y", "x"]]
+    assert sorted(asked) == sorted(wanted)
+    seen = read_records(tmp_path, "t", ["a", "b"])
+    assert (len(seen), int(seen.clicked.sum()), len(np.unique(seen.session))) == (6, 3, 3)
+    entries = [
+        json.loads(line) for file in sorted(tmp_path.iterdir()) for line in file.read_text().splitlines()
+    ]
+    shown = [entry for entry in entries if entry["kind"] == "shown"]
+    assert [entry["time"] // 3_600_000 for entry in shown] == [0, 5, 10, 20, 25, 26]
+    assert {entry["variant"] for entry in shown if entry["session"] == "session-0"} == {
+        trial.variant_of("session-0").name
+    }
+    untimed = nextclick.Sessions.from_lists([["a", "b"]])
+    with pytest.raises(DataError, match="no times"):
+        replay(trial, answers, recorder, untimed)
+
+
 def test_from_the_command_line(tmp_path: Path) -> None:
     config = ShopConfig(sessions=3000, products=256)
     folder = shop(config).write(tmp_path / "shop", thumbnails=False)
@@ -372,6 +419,16 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert CliRunner().invoke(main, [*base, *options]).exit_code == 1
     files = [f"--{kind}={tmp_path / f'r.{kind}'}" for kind in ("csv", "html")]
+    replayed = [*base, "--log", str(tmp_path / "data"), "--out", str(tmp_path / "replayed")]
+    assert "simulated visitors" in CliRunner().invoke(main, [*replayed, "--days", "3"]).output
+    done = CliRunner().invoke(main, replayed)
+    assert done.exit_code == 0, done.output
+    hits = read_records(tmp_path / "replayed", "t", ["a", "b"])
+    assert len(hits) == len(data.test.pairs()[0])
+    models = [nextclick.load(tmp_path / "m"), nextclick.load(tmp_path / "n")]
+    for code, measured in enumerate(nextclick.evaluate(models, data.test).models):
+        of_variant = hits.clicked[hits.variant == code]  # about recall@20: the session's items are left out
+        assert abs(of_variant.mean() - measured.metrics["recall@20"]) < 0.15
     told = CliRunner().invoke(
         main,
         ["experiment", "report", str(tmp_path / "t.toml"), str(tmp_path / "records"), *files],
