@@ -1,10 +1,11 @@
 """How fast the service answers, and what it survives: server and load generator on the same cores.
 
     python benchmarks/serving.py                 # all of it, about 10 minutes
-    python benchmarks/serving.py http swaps      # parts: inside, http, swaps, kills, memory
+    python benchmarks/serving.py http swaps      # parts: inside, http, rerank, swaps, kills, memory
 
 inside: the engine alone, without HTTP, on prefixes of diginetica's test part. http: ``nextclick serve`` with
 2 workers for 60 s at the rate that is promised, then 10 s as fast as it goes; no list is kept in the cache.
+rerank: a generator and a re-ranker over it behind one server, asked in turn.
 swaps: 30 changes of version during 60 s of load. kills: SIGKILL of a worker, of the whole server and of Redis
 (where redis-server is installed) while events come in. memory: resident memory of the server while a million
 events of 100,000 sessions come in.
@@ -43,7 +44,7 @@ from nextclick.serving.versions import Versions
 SETTING = "server and load generator share the same cores; cache off"
 SECONDS = 60.0
 RATES = {"vs-knn": 1000, "narm": 500, "item-knn": 1000}
-PARTS = ("inside", "http", "swaps", "kills", "memory")
+PARTS = ("inside", "http", "rerank", "swaps", "kills", "memory")
 SETTINGS: dict[str, dict[str, Any]] = {"narm": {"epochs": 1}, "item-knn": {"preset": "i2i-cf"}, "vs-knn": {}}
 
 
@@ -56,8 +57,7 @@ def main() -> None:
         work = Path(os.environ.get("NEXTCLICK_WORK", temporary))
         for part in wanted:
             before = os.getloadavg()[0]
-            parts = {"inside": inside, "http": http, "swaps": swaps, "kills": kills, "memory": memory}
-            found = parts[part](work)
+            found = globals()[part](work)
             results[part] = {"load_average_before": round(before, 2), **found}
             print(part, json.dumps(results[part], indent=2), file=sys.stderr)
             write("serving", {"setting": SETTING, **results})
@@ -73,11 +73,24 @@ def data(work: Path) -> Dataset:
 def model(work: Path, name: str) -> Path:
     """A model fitted on diginetica; how well it predicts does not matter here, its size does."""
     path = work / f"diginetica-{name}"
-    if not path.exists():
+    if path.exists():
+        return path
+    if name == "rrcre":  # a few sessions are enough: its speed does not depend on what it has learnt
+        generator = nextclick.load(model(work, "vs-knn"))
+        reranker = nextclick.RRCRE(generator, epochs=1, held_out="none")
+        reranker.fit(data(work).train[-3000:]).save(path)
+    else:
         nextclick.build(name, SETTINGS[name]).fit(data(work).train).save(path)
         if name == "narm":
             onnx.export(path)
     return path
+
+
+def taken(engine: Engine, items: list[Any]) -> float:
+    """Milliseconds of one answer: own ids in, ids and scores out."""
+    start = time.perf_counter()
+    engine.answer([Ask(engine.codes(items)[0], 20)])
+    return (time.perf_counter() - start) * 1000
 
 
 def prefixes(work: Path, n: int) -> list[list[Any]]:
@@ -127,9 +140,9 @@ class Server:
 
     def workers(self) -> list[int]:
         found = subprocess.run(
-            ["ps", "--ppid", str(self.process.pid), "-o", "pid=,args="], capture_output=True, text=True
+            ["ps", "--ppid", str(self.process.pid), "-o", "pid="], capture_output=True, text=True
         )
-        return [int(row.split()[0]) for row in found.stdout.splitlines() if "spawn_main" in row]
+        return [int(row) for row in found.stdout.split()]
 
     def memory(self) -> float:
         """Resident memory of all workers, MB; what they share is counted in each."""
@@ -153,12 +166,8 @@ def inside(work: Path) -> dict[str, Any]:
     found = {}
     for name in RATES:
         engine = Engine.open(model(work, name), name)
-        times = []
-        for items in prefixes(work, 3000):
-            start = time.perf_counter()
-            engine.answer([Ask(engine.codes(items)[0], 20)])
-            times.append(time.perf_counter() - start)
-        p50, p99 = (np.percentile(times, [50, 99]) * 1000).round(3).tolist()
+        times = [taken(engine, items) for items in prefixes(work, 3000)]
+        p50, p99 = np.percentile(times, [50, 99]).round(3).tolist()
         found[name] = {"p50_ms": p50, "p99_ms": p99}
     return found
 
@@ -179,6 +188,35 @@ def http(work: Path) -> dict[str, Any]:
         steady_figures = {"rate_asked": rate, **steady.figures(), "marked": marked}
         found[name] = {"steady": steady_figures, "as_fast_as_it_goes": fast.figures()}
     return found
+
+
+def rerank(work: Path) -> dict[str, Any]:
+    """What a re-ranker adds to a request, against its generator in the same run: inside, and over HTTP."""
+    paths = {"generator": model(work, "vs-knn"), "reranker": model(work, "rrcre")}
+    engines = {name: Engine.open(path, name) for name, path in paths.items()}
+    times = [{name: taken(engines[name], items) for name in engines} for items in prefixes(work, 2000)]
+    inside = {name: float(np.median([one[name] for one in times])) for name in engines}
+    named = [f"{name}={path}" for name, path in paths.items()]
+    server = Server(*named, "--workers", "2", "--cache", "0", "--store", f"sqlite:{work / 'rerank.db'}")
+    server.wait()
+    asked = (
+        (name, json.dumps({"items": items, "k": 20, "model": name}).encode())
+        for items in itertools.cycle(prefixes(work, 5000))
+        for name in paths
+    )
+    load(server.port, "/v1/recommend", asked, seconds=2, rate=100)  # warms up
+    outcome = load(server.port, "/v1/recommend", asked, seconds=30, connections=4, rate=100, keep=True)
+    server.stop()
+    of = {name: [] for name in paths}  # type: dict[str, list[float]]
+    for name, seconds in zip(outcome.names, outcome.seconds, strict=True):
+        of[name].append(1000 * seconds)
+    http = {name: float(np.median(seconds)) for name, seconds in of.items()}
+    marked = sum(b'"marks":[]' not in body for body in outcome.bodies)
+    return {
+        where: {**{f"{name}_p50_ms": round(p50, 3) for name, p50 in found.items()},
+                "added_p50_ms": round(found["reranker"] - found["generator"], 3)}
+        for where, found in (("inside", inside), ("http", http))
+    } | {"generator": "vs-knn", **outcome.figures(), "marked": marked}  # fmt: skip
 
 
 def swaps(work: Path) -> dict[str, Any]:
@@ -272,11 +310,12 @@ def _killed(work: Path, what: str) -> dict[str, Any]:
         if what == "worker":
             os.kill(server.workers()[0], signal.SIGKILL)
         else:
+            orphans = server.workers()
             os.kill(server.process.pid, signal.SIGKILL)
             server.process.wait()
-            while server.answers():  # until its workers have noticed, and the port is free
+            server.start()  # as a service manager does, at once: it waits for the port
+            while any(Path(f"/proc/{pid}").exists() for pid in orphans):
                 time.sleep(0.02)
-            server.start()
         server.wait()
         back.append(time.monotonic() - began)
 
@@ -363,6 +402,7 @@ def memory(work: Path) -> dict[str, Any]:
     server.wait()
     rng = np.random.default_rng(1)
     sessions, items = rng.integers(0, 100_000, 1_000_000), rng.integers(1, 43_000, 1_000_000)
+    load(server.port, "/v1/recommend", questions(work), seconds=1, connections=8)
     start, series = time.perf_counter(), {"0": round(server.memory(), 1)}
     statuses: dict[int, int] = {}
     for low in range(0, 1_000_000, 100_000):
@@ -389,6 +429,7 @@ def memory(work: Path) -> dict[str, Any]:
     return {
         "workers": 2,
         "resident_mb_of_both_after_events": series,
+        "growth_in_the_second_half_mb": round(series["1000000"] - series["500000"], 1),
         "seconds": round(took, 1),
         "store_mb": round(size, 1),
     }

@@ -54,8 +54,12 @@ def speed(found: dict[str, Any]) -> str:
         )
     swaps, worker, server = found["swaps"], found["kills"]["worker"], found["kills"]["server"]
     series = found["memory"]["resident_mb_of_both_after_events"]
+    inside, over_http = found["rerank"]["inside"], found["rerank"]["http"]
     lines += [
         "",
+        f"- A re-ranker (`rrcre`) over `{found['rerank']['generator']}` adds {inside['added_p50_ms']:.2f} ms "
+        f"to the median request in process, {over_http['added_p50_ms']:.2f} ms over HTTP "
+        f"({over_http['generator_p50_ms']:.2f} and {over_http['reranker_p50_ms']:.2f} ms).",
         f"- {swaps['versions_published'] - 1} changes of version during {swaps['requests']:,} questions: "
         f"{swaps['errors']} errors, {swaps['broken_connections']} broken connections, "
         f"{swaps['mixed_answers']} answers of mixed versions; "
@@ -76,7 +80,8 @@ def speed(found: dict[str, Any]) -> str:
     lines.append(
         "- A million events of 100,000 sessions: resident memory of the "
         f"{found['memory']['workers']} workers {series['100000']:.0f} MB after the first hundred thousand, "
-        f"{series['1000000']:.0f} MB at the end."
+        f"{series['500000']:.0f} MB after half of them, {series['1000000']:.0f} MB at the end "
+        "(memory that the workers share is counted in each)."
     )
     return "\n".join(lines) + "\n"
 

@@ -97,16 +97,13 @@ class Server:
             return json.loads(reply.read())
 
     def children(self) -> list[int]:
-        """The workers: children of the server that answer, which multiprocessing's own helpers do not."""
+        """The workers: what the server has started and not buried."""
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
                     after_name = (entry / "stat").read_text().rpartition(")")[2].split()
-                    if (
-                        int(after_name[1]) == self.process.pid
-                        and "spawn_main" in (entry / "cmdline").read_text()
-                    ):
+                    if int(after_name[1]) == self.process.pid and after_name[0] != "Z":
                         found.append(int(entry.name))
         return found
 

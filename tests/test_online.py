@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nextclick
@@ -19,7 +20,9 @@ from nextclick.cli import main
 from nextclick.errors import ConfigError, DataError
 from nextclick.online import statistics
 from nextclick.online.records import Recorder, read_records
+from nextclick.online.replay import replay
 from nextclick.online.report import report
+from nextclick.online.running import Running
 from nextclick.online.statistics import Arm, compare
 from nextclick.online.trial import Trial, place
 from nextclick.online.visitors import Visits, answers_of, simulate
@@ -188,6 +191,90 @@ def test_records_are_read_back_once_and_torn_lines_are_counted(tmp_path: Path) -
         read_records(tmp_path / "x", "t", ["a"])
 
 
+class Line(NamedTuple):
+    file: int
+    text: bytes
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> Line:
+    """A line of the records, as a recorder writes it or damaged, of requests and sessions that meet again."""
+    entry: dict[str, Any] = {
+        "time": draw(st.sampled_from([0, 1, 86_400_000, 200_000_000])),
+        "kind": draw(st.sampled_from(["shown", "clicked"])),
+        "trial": draw(st.sampled_from(["t", "t", "t", "other"])),
+        "session": f"s{draw(st.integers(0, 4))}",
+        "request": f"r{draw(st.integers(0, 12))}",
+        "variant": draw(st.sampled_from(["a", "b", "b", "gone"])),
+        "attributes": draw(st.dictionaries(st.sampled_from(["market", "day"]), st.sampled_from("xy"))),
+    }
+    if draw(st.integers(0, 9)) == 0:
+        del entry[draw(st.sampled_from(["variant", "request", "time", "trial"]))]
+    end = draw(st.sampled_from(["\n", "\n", "\n", "\n", ' and "more"\n']))
+    return Line(draw(st.integers(0, 2)), (json.dumps(entry) + end).encode())
+
+
+@given(st.lists(st.lists(lines(), max_size=12), max_size=5), st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_running_report_is_that_of_all_records_at_every_look(
+    looks: list[list[Line]], data: st.DataObject
+) -> None:
+    trial = Trial.of(TWO)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        running = Running(trial, folder)
+        for some in looks:
+            for line in some:
+                with (folder / f"{line.file}.jsonl").open("ab") as file:
+                    cut = data.draw(st.sampled_from([0, 0, 0, len(line.text) // 2]))
+                    if cut:  # a look while the line is being written
+                        file.write(line.text[:cut])
+                        file.flush()
+                        running.look()
+                    file.write(line.text[cut:])
+            try:
+                seen = read_records(folder, "t", ["a", "b"])
+            except DataError:
+                assert running.look()["rows"] == []
+                continue
+            wanted, found = report(trial, seen).to_json(), running.look()
+            assert flat(found) == pytest.approx(flat(wanted), rel=1e-9, abs=1e-12)
+            assert found["notes"] == wanted["notes"]
+
+
+def flat(content: Any, where: str = "") -> dict[str, Any]:
+    """The numbers and texts of nested tables by the way to them; texts and None as themselves."""
+    if isinstance(content, dict):
+        parts = content.items()
+    elif isinstance(content, list):
+        parts = enumerate(content)  # type: ignore[assignment]
+    else:
+        return (
+            {f"{where}={content}": 0.0} if content is None or isinstance(content, str) else {where: content}
+        )
+    return {key: value for name, part in parts for key, value in flat(part, f"{where}/{name}").items()}
+
+
+def test_records_that_are_replaced_are_read_anew_and_what_was_read_is_not(tmp_path: Path) -> None:
+    trial = Trial.of(TWO)
+    line = '{"time": 0, "kind": "shown", "trial": "t", "session": "s", "variant": "a", "request": "%s", '
+    line += '"attributes": {}}\n'
+    file = tmp_path / "1.jsonl"
+    running = Running(trial, tmp_path)
+    assert running.look()["rows"] == []
+    file.write_text("".join(line % n for n in range(5)))
+    assert running.look()["rows"][0]["lists"] == 5
+    with file.open("r+") as changed:  # only what follows is read: the sums stay as they were
+        changed.write(line.replace('"a"', '"b"') % 0)
+    with file.open("a") as more:
+        more.write(line % "another")
+    assert [row["lists"] for row in running.look()["rows"][:2]] == [6, 0]
+    file.write_text(line % 7)
+    assert running.look()["rows"][0]["lists"] == 1
+    file.unlink()
+    assert running.look()["rows"] == []
+
+
 def test_lost_sessions_are_noticed(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
     for n in range(2000):
@@ -270,6 +357,52 @@ def test_visitors_click_lists_that_suit_them_more_often(tmp_path: Path) -> None:
     assert again == once
 
 
+def test_rules_of_a_variant_hold_for_simulated_visitors_too(tmp_path: Path) -> None:
+    fitted = nextclick.Popularity().fit(nextclick.Sessions.from_lists([["p", "q"], ["p", "r"]]))
+    (tmp_path / "items.csv").write_text("item_id,kind\np,shoe\nq,hat\nr,hat\n")
+    (tmp_path / "rules.toml").write_text('[[rule]]\nattribute = "kind"\nequals = "hat"\n')
+    items = nextclick.ItemTable.read(tmp_path / "items.csv")
+    ruled = {"name": "b", "model": "m", "share": 0.5, "rules": "rules.toml"}
+    content = {"name": "t", "variant": [{"name": "a", "model": "m", "share": 0.5}, ruled]}
+    trial = Trial.of(content, folder=tmp_path)
+    answers = answers_of({"m": fitted}, 3, items)
+    assert answers(trial.variants[0], [["r"]]) == [["p", "q"]]
+    assert answers(trial.variants[1], [["r"]]) == [["q"]]
+
+
+def test_a_replay_counts_lists_that_hold_the_next_click(tmp_path: Path) -> None:
+    """By hand: the lists are always x, y; of six clicks to foresee, three are among them."""
+    sessions = nextclick.Sessions.from_lists(
+        [["a", "x", "b", "y"], ["b", "a"], ["y", "x", "c"], ["c"]],
+        times=[n * 3_600_000_000 for n in (0, 10, 20, 30, 5, 15, 25, 26, 27, 28)],
+    )
+    trial = Trial.of(TWO)
+    recorder = Recorder(tmp_path)
+    asked: list[list[Any]] = []
+
+    def answers(variant: Any, prefixes: Any) -> Any:
+        asked.extend(map(list, prefixes))
+        return [["x", "y"] for _ in prefixes]
+
+    assert replay(trial, answers, recorder, sessions) == 6
+    recorder.close()
+    wanted = [["a"], ["a", "x"], ["a", "x", "b"], ["b"], ["y"], ["y", "x"]]
+    assert sorted(asked) == sorted(wanted)
+    seen = read_records(tmp_path, "t", ["a", "b"])
+    assert (len(seen), int(seen.clicked.sum()), len(np.unique(seen.session))) == (6, 3, 3)
+    entries = [
+        json.loads(line) for file in sorted(tmp_path.iterdir()) for line in file.read_text().splitlines()
+    ]
+    shown = [entry for entry in entries if entry["kind"] == "shown"]
+    assert [entry["time"] // 3_600_000 for entry in shown] == [0, 5, 10, 20, 25, 26]
+    assert {entry["variant"] for entry in shown if entry["session"] == "session-0"} == {
+        trial.variant_of("session-0").name
+    }
+    untimed = nextclick.Sessions.from_lists([["a", "b"]])
+    with pytest.raises(DataError, match="no times"):
+        replay(trial, answers, recorder, untimed)
+
+
 def test_from_the_command_line(tmp_path: Path) -> None:
     config = ShopConfig(sessions=3000, products=256)
     folder = shop(config).write(tmp_path / "shop", thumbnails=False)
@@ -286,6 +419,16 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert CliRunner().invoke(main, [*base, *options]).exit_code == 1
     files = [f"--{kind}={tmp_path / f'r.{kind}'}" for kind in ("csv", "html")]
+    replayed = [*base, "--log", str(tmp_path / "data"), "--out", str(tmp_path / "replayed")]
+    assert "simulated visitors" in CliRunner().invoke(main, [*replayed, "--days", "3"]).output
+    done = CliRunner().invoke(main, replayed)
+    assert done.exit_code == 0, done.output
+    hits = read_records(tmp_path / "replayed", "t", ["a", "b"])
+    assert len(hits) == len(data.test.pairs()[0])
+    models = [nextclick.load(tmp_path / "m"), nextclick.load(tmp_path / "n")]
+    for code, measured in enumerate(nextclick.evaluate(models, data.test).models):
+        of_variant = hits.clicked[hits.variant == code]  # about recall@20: the session's items are left out
+        assert abs(of_variant.mean() - measured.metrics["recall@20"]) < 0.15
     told = CliRunner().invoke(
         main,
         ["experiment", "report", str(tmp_path / "t.toml"), str(tmp_path / "records"), *files],

@@ -167,6 +167,21 @@ def test_products_with_candidates_and_their_gradients_are_those_of_rows_side_by_
         assert torch.allclose(ours, theirs, atol=1e-5)
 
 
+def test_cosines_with_candidates_are_those_of_rows_brought_to_length_1() -> None:
+    torch.manual_seed(1)
+    network = Reranker(9, 4, 1, rows_of_places(3, shared=False), temperature=0.5)
+    with torch.no_grad():
+        network.items.weight[2] = 0.0  # of no length
+    session, candidates = torch.randn(3, 4), torch.tensor([[0, 2, -1], [8, 8, 3], [-1, -1, 1]])
+    places, features = torch.full((3, 3, 1), 3), torch.zeros(3, 3, 1)
+    learning = network(session, candidates.int(), places, features)
+    with torch.inference_mode():
+        answering = network(session, candidates.int(), places, features)
+    assert learning.requires_grad
+    np.testing.assert_allclose(answering.numpy(), learning.detach().numpy(), rtol=1e-5)
+    assert np.isneginf(answering.numpy()).sum() == 3
+
+
 def test_places_have_their_own_row_or_share_growing_buckets() -> None:
     assert rows_of_places(4, shared=False) == [0, 1, 2, 3, 4]
     # Widths 1, 1.25, 1.56, 1.95, 2.44, 3.05, each rounded down.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -366,7 +367,12 @@ def test_without_the_store_lists_are_made_from_the_request(model: Path) -> None:
         assert not opened.get("/readyz").json()["degraded"]
 
 
+def slow_warming(self: engines.Engine) -> None:
+    self.seconds = 1.0
+
+
 def test_a_slow_or_broken_model_is_stood_in_for(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines.Engine, "warm", slow_warming)
     with client(model, deadline=0.05, cache=0) as opened:
         slow = engines.Engine.answer
         popular = [item for item, _ in nextclick.Popularity().fit(_sessions()).recommend([], 5)]
@@ -384,6 +390,15 @@ def test_a_slow_or_broken_model_is_stood_in_for(model: Path, monkeypatch: pytest
         assert answer["marks"] == ["deadline"]
         assert items(answer)[:4] == [popular[0], *popular[2:]]
         time.sleep(0.4)
+        metrics = opened.get("/metrics").text
+        assert 'nextclick_marks_total{mark="deadline",model="m"} 1.0' in metrics
+
+
+@pytest.mark.parametrize("warming", [None, slow_warming])
+def test_a_broken_model_is_stood_in_for(model: Path, monkeypatch: pytest.MonkeyPatch, warming: Any) -> None:
+    if warming:
+        monkeypatch.setattr(engines.Engine, "warm", warming)
+    with client(model, cache=0) as opened:
 
         def broken(self: Any, asks: Any) -> Any:
             raise ValueError("secret")
@@ -392,8 +407,55 @@ def test_a_slow_or_broken_model_is_stood_in_for(model: Path, monkeypatch: pytest
         reply = opened.post("/v1/recommend", json={"items": ["item 3"]})
         assert reply.json()["marks"] == ["model-error"]
         assert "secret" not in reply.text
-        metrics = opened.get("/metrics").text
-        assert 'nextclick_marks_total{mark="deadline",model="m"} 1.0' in metrics
+
+
+def test_a_quick_model_that_becomes_slow_is_late_once_and_then_has_a_thread(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with client(model, deadline=0.1, cache=0) as opened:
+        quick, asked_by = engines.Engine.answer, []
+
+        def late(self: Any, asks: Any) -> Any:
+            asked_by.append(threading.current_thread().name)
+            time.sleep(0.3)
+            return quick(self, asks)
+
+        ask = {"items": ["item 3"], "k": 5}
+        wanted = items(opened.post("/v1/recommend", json=ask).json())
+        monkeypatch.setattr(engines.Engine, "answer", late)
+        assert opened.post("/v1/recommend", json=ask).json()["marks"] == ["deadline"]
+        started = time.perf_counter()
+        assert opened.post("/v1/recommend", json=ask).json()["marks"] == ["deadline"]
+        assert time.perf_counter() - started < 0.25
+        assert not asked_by[0].startswith("model-")
+        assert asked_by[1].startswith("model-")
+        monkeypatch.setattr(engines.Engine, "answer", quick)
+        time.sleep(0.4)
+        assert items(opened.post("/v1/recommend", json=ask).json()) == wanted
+
+
+def test_batches_and_explanations_go_through_the_thread(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quick model's batch is answered together, and nothing else while the thread explains."""
+    with client(model, cache=0) as opened:
+        quick, sizes = engines.Engine.answer, []
+
+        def counted(self: Any, asks: Any) -> Any:
+            sizes.append((threading.current_thread().name.startswith("model-"), len(asks)))
+            return quick(self, asks)
+
+        monkeypatch.setattr(engines.Engine, "answer", counted)
+        many = [{"items": [f"item {n}"]} for n in range(20)]
+        opened.post("/v1/recommend/batch", json={"requests": many})
+        assert sum(n for _, n in sizes) == 20
+        assert len(sizes) < 20
+        assert all(in_thread for in_thread, _ in sizes)
+        runner = service_of(opened).slots["m"].current.runner
+        runner._working += 1  # as while something is explained
+        opened.post("/v1/recommend", json=many[0])
+        assert sizes[-1] == (True, 1)
+        runner._working -= 1
+        opened.post("/v1/recommend", json=many[0])
+        assert sizes[-1] == (False, 1)
 
 
 def _sessions() -> nextclick.Sessions:
@@ -404,7 +466,7 @@ def _sessions() -> nextclick.Sessions:
 
 def test_rules_hold_for_the_stand_in_too(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines.Engine, "answer", lambda self, asks: time.sleep(0.2))
-    monkeypatch.setattr(engines.Engine, "warm", lambda self: 0.0)
+    monkeypatch.setattr(engines.Engine, "warm", slow_warming)
     with client(model, deadline=0.02) as opened:
         allowed = ["item 7", "item 8", "item 9"]
         asked = {"items": ["item 8"], "filter": [{"allow": allowed}], "exclude_seen": True}

@@ -6,7 +6,6 @@ With NEXTCLICK_PICTURES set to a folder, the screenshots of the documentation ar
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,24 +41,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     options += ["--deadline", "10000"]  # what a busy machine must not turn into a fallback
     with served(*arguments, *options, "--store", f"sqlite:{folder / 's.sqlite'}") as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium to look at the pages with")
-    with playwright.sync_playwright() as running:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        opened = running.chromium.launch(executable_path=chromium, args=arguments)
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def complaints() -> list[str]:
-    return []
 
 
 def opened(browser: Any, server: Server, path: str, complaints: list[str], width: int = 1280) -> Any:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -16,7 +21,7 @@ import pytest
 
 import nextclick
 from nextclick.serving.versions import Versions
-from serving import Server, saved, served
+from serving import Server, free_port, saved, served
 
 pytest.importorskip("uvicorn")
 
@@ -188,8 +193,6 @@ def test_figures_of_all_workers_are_added_up_and_a_stop_is_clean(folder: Path, t
 
 
 def test_a_slow_client_is_turned_away_and_holds_nobody_up(folder: Path, tmp_path: Path) -> None:
-    import socket
-
     with served(str(saved(folder)), "--store", "memory", "--patience", "0.3") as server:
         slow = socket.create_connection(("127.0.0.1", server.port))
         slow.sendall(b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
@@ -203,6 +206,133 @@ def test_a_slow_client_is_turned_away_and_holds_nobody_up(folder: Path, tmp_path
         assert b" 400 " in broken.recv(1000)
         broken.close()
         assert server.get("/healthz") == {"alive": True}
+
+
+def read_all(connection: socket.socket, seconds: float = 10.0) -> bytes:
+    """What comes until the other side closes the connection; fails where it does not."""
+    connection.settimeout(seconds)
+    got = b""
+    while part := connection.recv(65_536):
+        got += part
+    return got
+
+
+def test_connections_that_say_nothing_or_never_end_their_headers_are_closed(folder: Path) -> None:
+    with served(str(saved(folder)), "--store", "memory", "--patience", "0.5") as server:
+        address = ("127.0.0.1", server.port)
+        with socket.create_connection(address) as silent, socket.create_connection(address) as slow:
+            slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-More")
+            assert read_all(silent) == b""
+            assert read_all(slow) == b""
+        with socket.create_connection(address) as second:  # the second request of a connection is slow
+            second.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"200 OK" in second.recv(10_000)
+            second.sendall(b"GET /heal")
+            assert read_all(second) == b""
+        for head in (
+            b"GET /healthz HTTP/1.1\r\n" + b"X-A: %s\r\n" % (b"a" * 1000),
+            b"GET /",
+            b"GET / HTTP/1.1\r\nX: ",
+        ):
+            with socket.create_connection(address) as endless:
+                with contextlib.suppress(ConnectionError):
+                    endless.sendall(head)
+                    for _ in range(100):
+                        endless.sendall(
+                            b"X-A: %s\r\n" % (b"a" * 4000) if head.endswith(b"\n") else b"a" * 4000
+                        )
+                with contextlib.suppress(ConnectionError):
+                    assert b" 400 " in read_all(endless)
+        assert server.get("/healthz") == {"alive": True}
+
+
+def test_a_server_starts_again_at_once_on_the_port_of_one_that_was_killed(
+    folder: Path, tmp_path: Path
+) -> None:
+    server = Server(str(saved(folder)), "--workers", "2", "--store", f"sqlite:{tmp_path / 's'}")
+    try:
+        server.wait()
+        figures = set(Path(tempfile.gettempdir()).glob("nextclick-figures-*"))
+        orphans = server.children()
+        server.kill()
+        server.start()
+        gone = time.monotonic() + 20
+        while any(is_alive(pid) for pid in orphans):
+            assert time.monotonic() < gone
+            time.sleep(0.02)
+        server.wait()
+        assert len(server.children()) == 2
+        assert not set(server.children()) & set(orphans)
+        assert server.post("/v1/recommend", {"items": ["item 3"]})["items"]
+        left = set(Path(tempfile.gettempdir()).glob("nextclick-figures-*"))
+        assert len(figures - left) >= 1  # of the killed one
+    finally:
+        server.stop()
+
+
+def is_alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def test_lists_go_on_without_redis_and_sessions_when_it_is_back(folder: Path, tmp_path: Path) -> None:
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("no redis-server to kill")
+    pytest.importorskip("redis")
+    port = free_port()
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--appendonly", "yes"]
+    command += ["--appendfsync", "always", "--dir", str(tmp_path)]
+    redis = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    load: Load | None = None
+    try:
+        with served(
+            str(saved(folder)), "--workers", "2", "--store", f"redis://127.0.0.1:{port}/0", "--cache", "0"
+        ) as server:
+            load = Load(server, events("r"), "/v1/events")
+            asked = {"session": "one", "items": ["item 3"], "k": 5}
+            alone = server.post("/v1/recommend", asked)
+            server.post("/v1/events", {"session": "one", "item": "item 9", "id": "e"})
+            kept = server.post("/v1/recommend", asked)
+            assert kept["marks"] == alone["marks"] == []
+            load.start()
+            time.sleep(0.5)
+            redis.kill()
+            redis.wait(10)
+            without = server.post("/v1/recommend", asked)
+            assert without["marks"] == ["store-down"]
+            assert without["items"] == alone["items"]
+            waited(lambda: 503 in {status for status, _ in load.answers})
+            assert server.get("/readyz")["degraded"]
+            redis = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            waited(lambda: server.post("/v1/recommend", asked) | {"request": ""} == kept | {"request": ""})
+            n = len(load.answers)
+            waited(lambda: 200 in {status for status, _ in load.answers[n:]})
+            load.over = True
+            load.join(10)
+            acknowledged = [
+                name for name, (status, _) in zip(load.sent, load.answers, strict=True) if status == 200
+            ]
+            assert {status for status, _ in load.answers} == {200, 503}
+            again = [
+                {"session": f"r{n // 5}", "item": f"item {n % 30}", "id": f"r{n}"}
+                for n in (int(name[1:]) for name in acknowledged[:1000])
+            ]
+            found = server.post("/v1/events/batch", {"events": again})
+            assert found["duplicates"] == len(again)  # every one is still known
+    finally:
+        if load is not None:
+            load.over = True
+        redis.kill()
+        redis.wait(10)
+
+
+def waited(true: Callable[[], Any], seconds: float = 30.0) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_a_missing_package_is_said_with_the_remedy(folder: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 messages = Console(stderr=True, highlight=False)
 
@@ -30,3 +32,19 @@ def print_for_programs(content: Any) -> None:
 def print_json(content: Any) -> None:
     """Print a result as JSON on stdout."""
     click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def wants_json(form: str | None) -> bool:
+    """Whether a result is to be printed as JSON: it was asked for, or there is no terminal."""
+    return form == "json" or (form is None and not sys.stdout.isatty())
+
+
+def print_ranked(title: str, rows: Iterable[tuple[object, str]]) -> None:
+    """Print items and a figure of each, best first, as a table; title: of the figure."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("rank", justify="right")
+    table.add_column("item", overflow="fold")
+    table.add_column(title, justify="right")
+    for rank, (item, figure) in enumerate(rows, start=1):
+        table.add_row(str(rank), str(item).replace("[", "\\["), figure)
+    Console(highlight=False).print(table)

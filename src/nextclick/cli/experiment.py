@@ -15,6 +15,8 @@ from nextclick.files import new_file
 
 if TYPE_CHECKING:
     from nextclick.online.report import Findings
+    from nextclick.online.trial import Trial
+    from nextclick.online.visitors import Answers
 
 _PATH = click.Path(path_type=Path)
 
@@ -78,6 +80,11 @@ def report(
 @click.argument("file", type=_PATH)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL_DIR...")
 @click.option("--out", required=True, type=_PATH, help="Folder for the records.")
+@click.option(
+    "--log", type=_PATH, metavar="DATA",
+    help="Replay the test sessions of prepared data instead: what they clicked next counts if it is shown.",
+)  # fmt: skip
+@click.option("--items", type=_PATH, help="The table of items with the attributes that variants' rules name.")
 @click.option("--sessions", default=20_000, show_default=True, type=click.IntRange(1), help="Visitors.")
 @click.option("--days", default=14, show_default=True, type=click.IntRange(1, 366), help="Days they come on.")
 @click.option("-k", default=20, show_default=True, type=click.IntRange(1, 100), help="Items in a list.")
@@ -87,28 +94,40 @@ def report(
     "--products", default=2000, show_default=True, type=click.IntRange(256, 9999), help="Of the demo shop."
 )
 @click.option("--same", is_flag=True, help="Answer every variant with the first one's model: an A/A test.")
+@click.pass_context
 def simulate(
-    file: Path, models: tuple[str, ...], out: Path, sessions: int, days: int, k: int, seed: int,
-    shop_seed: int, products: int, same: bool,
+    context: click.Context, file: Path, models: tuple[str, ...], out: Path, log: Path | None,
+    items: Path | None, sessions: int, days: int, k: int, seed: int, shop_seed: int, products: int,
+    same: bool,
 ) -> None:  # fmt: skip
     """Let simulated visitors of the demo shop go through the experiment of FILE, and record what they do.
 
     They are shown the lists of their variant's model (fitted on the demo shop's log, its directories given as
-    MODEL_DIR or NAME=MODEL_DIR) and click the more often, the better these suit them.
+    MODEL_DIR or NAME=MODEL_DIR) and click the more often, the better these suit them. With --log the test
+    sessions of a prepared log go through it instead, in their own time, and a list counts as clicked if it
+    holds what was clicked next. They never saw the lists: that counts hits, not clicks of visitors.
 
     \b
     Example:
       nextclick experiment simulate similar.toml models/markov models/vs-knn --out records
+      nextclick experiment simulate similar.toml models/markov models/vs-knn --out replayed --log data
       nextclick experiment report similar.toml records
     """
     from nextclick import artifact
     from nextclick.cli.serve import named_models
+    from nextclick.filters import ItemTable
     from nextclick.online.trial import Trial
-    from nextclick.online.visitors import Visits, answers_of
-    from nextclick.online.visitors import simulate as run
-    from nextclick.shop.config import ShopConfig
+    from nextclick.online.visitors import answers_of
 
     trial = Trial.read(file)
+    chosen = [
+        name for name in ("sessions", "days", "seed", "shop_seed", "products")
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    ]  # fmt: skip
+    if log is not None and chosen:
+        raise click.UsageError(
+            f"--{chosen[0].replace('_', '-')} is of simulated visitors; --log replays real ones"
+        )
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} holds something already: name a new folder, or the records would be mixed")
     opened = {name: artifact.load(path) for name, path in named_models(models)}
@@ -117,16 +136,49 @@ def simulate(
             raise ConfigError(f"variant {variant.name}: no model {variant.model!r} among {', '.join(opened)}")
     first = next((opened[v.model] for v in trial.variants if v.model in opened), next(iter(opened.values())))
     answering = {v.model: first if same else opened[v.model] for v in trial.variants}
-    with progress_bar() as bar:
-        task = bar.add_task("visitors", total=sessions)
-        shown = run(
-            trial, answers_of(answering, k), out, ShopConfig(seed=shop_seed, products=products),
-            Visits(sessions, days, k, seed), progress=lambda done, total: bar.update(task, completed=done),
-        )  # fmt: skip
+    answers = answers_of(answering, k, None if items is None else ItemTable.read(items))
+    if log is None:
+        shown = _visited(trial, answers, out, sessions, days, k, seed, shop_seed, products)
+    else:
+        shown = _replayed(trial, answers, out, log)
     messages.print(
-        f"{sessions:,} visitors were shown {shown:,} lists\nnext: nextclick experiment report {file} {out}",
+        f"{'the sessions of the log' if log else f'{sessions:,} visitors'} were shown {shown:,} lists\n"
+        f"next: nextclick experiment report {file} {out}",
         soft_wrap=True, markup=False,
     )  # fmt: skip
+
+
+def _visited(
+    trial: Trial, answers: Answers, out: Path, sessions: int, days: int, k: int, seed: int, shop_seed: int,
+    products: int,
+) -> int:  # fmt: skip
+    from nextclick.online.visitors import Visits, simulate
+    from nextclick.shop.config import ShopConfig
+
+    with progress_bar() as bar:
+        task = bar.add_task("visitors", total=sessions)
+        return simulate(
+            trial, answers, out, ShopConfig(seed=shop_seed, products=products),
+            Visits(sessions, days, k, seed), progress=lambda done, total: bar.update(task, completed=done),
+        )  # fmt: skip
+
+
+def _replayed(trial: Trial, answers: Answers, out: Path, log: Path) -> int:
+    from nextclick.dataset import Dataset
+    from nextclick.online.records import Recorder
+    from nextclick.online.replay import replay
+
+    data = Dataset.load(log)
+    recorder = Recorder(out)
+    try:
+        with progress_bar() as bar:
+            task = bar.add_task("lists", total=None)
+            return replay(
+                trial, answers, recorder, data.test,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )  # fmt: skip
+    finally:
+        recorder.close()
 
 
 def _print(findings: Findings) -> None:
@@ -140,8 +192,6 @@ def _print(findings: Findings) -> None:
     for row in findings.rows:
         up = row.uplift
         figures = ["", "", ""]
-        if up is not None:
-            figures = [f"{up.relative:+.2%}", f"{up.low:+.2%} to {up.high:+.2%}", f"{up.p:.3f}"]
         if up is not None:
             figures = [f"{up.relative:+.2%}", f"{up.low:+.2%} to {up.high:+.2%}", f"{up.p:.3f}"]
         part = "all" if row.by == "all" else f"{row.by} {row.value}"

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from nextclick.cli.console import messages, print_json
+from nextclick.cli.console import messages, print_json, print_ranked, wants_json
 
 _FILE = click.Path(path_type=Path)
 
@@ -96,13 +93,7 @@ def neighbours(
         messages.print(f"map: {map_file}", markup=False, soft_wrap=True)
     if near is None:
         return
-    if form == "json" or (form is None and not sys.stdout.isatty()):
+    if wants_json(form):
         print_json([{"item": other, "nearness": score} for other, score in near])
-        return
-    listed = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    listed.add_column("rank", justify="right")
-    listed.add_column("item", overflow="fold")
-    listed.add_column("nearness", justify="right")
-    for rank, (other, score) in enumerate(near, start=1):
-        listed.add_row(str(rank), str(other).replace("[", "\\["), f"{score:.3f}")
-    Console(highlight=False).print(listed)
+    else:
+        print_ranked("nearness", ((other, f"{score:.3f}") for other, score in near))

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from nextclick import artifact, batch
-from nextclick.cli.console import messages, print_json, progress_bar
+from nextclick.cli.console import messages, print_json, print_ranked, progress_bar, wants_json
 from nextclick.cli.rules import bound_filter, check_rule_options, rule_options
 from nextclick.features import Features
-from nextclick.recommendations import Recommendations
 
 
 @click.command()
@@ -136,10 +132,10 @@ def recommend(
         messages.print("no item of the session is known: this is the answer to an empty session")
     if answer.reason is not None:
         messages.print(answer.reason, markup=False, soft_wrap=True)
-    if form == "json" or (form is None and not sys.stdout.isatty()):
+    if wants_json(form):
         print_json(answer.to_json())
     else:
-        _print_table(answer)
+        print_ranked("score", ((item, f"{score:.4g}") for item, score in answer))
 
 
 def _on_spark(
@@ -169,13 +165,3 @@ def _on_spark(
         )  # fmt: skip
     messages.print(f"answered {counts.sessions:,} sessions: {out}", soft_wrap=True)
     print_json(vars(counts))
-
-
-def _print_table(answer: Recommendations) -> None:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("rank", justify="right")
-    table.add_column("item", overflow="fold")
-    table.add_column("score", justify="right")
-    for rank, (item, score) in enumerate(answer, start=1):
-        table.add_row(str(rank), str(item).replace("[", "\\["), f"{score:.4g}")
-    Console(highlight=False).print(table)

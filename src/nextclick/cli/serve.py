@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from nextclick.cli.console import messages
 from nextclick.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nextclick.serving.opening import Runtime
 
 _PATH = click.Path(path_type=Path)
 _HERE = ("127.0.0.1", "::1", "localhost")
@@ -172,7 +176,7 @@ def serve(
     options = Options(
         models=named,
         store=store or f"sqlite:{state / 'sessions.sqlite'}",
-        runtime=runtime,
+        runtime=cast("Runtime", runtime),
         rules=_text(rules), items=_text(items), items_id=items_id,
         longest=longest, ttl=ttl * 60, max_sessions=max_sessions,
         deadline=deadline / 1000, poll=poll, cache=cache,

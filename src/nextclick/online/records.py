@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,6 +139,47 @@ class Seen:
         )
 
 
+class Shown(NamedTuple):
+    """A list that was shown. time: ms since 1970 UTC;  variant: its number."""
+
+    time: int
+    session: str
+    variant: int
+    attributes: dict[str, str]
+
+    @property
+    def day(self) -> int:
+        """Days since 1970 UTC."""
+        return self.time // 86_400_000
+
+    def __le__(self, other: tuple[Any, ...]) -> bool:
+        """Which of two of one request counts: the earlier one, whatever the order they are read in."""
+        return (*self[:3], sorted(self[3].items())) <= (*other[:3], sorted(other[3].items()))
+
+
+def entry_of(line: bytes, trial: str, variants: Mapping[str, int]) -> tuple[str, Shown] | str | None:
+    """Read one line of the records.
+
+    Returns a request and the list that it was answered with, or the request whose list was clicked, or None
+    for what belongs to no variant of the experiment. Raises ValueError, KeyError or TypeError for a damaged
+    line.
+    """
+    entry = json.loads(line)
+    if entry["trial"] != trial:
+        return None
+    request = entry["request"]
+    if not isinstance(request, str):
+        raise TypeError("a request is text")
+    if entry["kind"] == "clicked":
+        return request
+    if entry["variant"] not in variants:
+        return None
+    code, attributes = variants[entry["variant"]], entry["attributes"]
+    if not isinstance(attributes, dict) or not isinstance(entry["session"], str):
+        raise TypeError("a session is text, attributes are a table")
+    return request, Shown(int(entry["time"]), entry["session"], code, attributes)
+
+
 def read_records(folder: Path, trial: str, variants: Sequence[str]) -> Seen:
     """Read what was recorded of an experiment; each list counts once, however often its clicks were sent.
 
@@ -148,40 +189,35 @@ def read_records(folder: Path, trial: str, variants: Sequence[str]) -> Seen:
     if not files:
         raise DataError(f"{folder}: no records here; name the folder that nextclick serve --records wrote")
     codes = {name: code for code, name in enumerate(variants)}
-    shown: dict[str, tuple[str, int, int, dict[str, str]]] = {}
+    shown: dict[str, Shown] = {}
     clicks: set[str] = set()
     unreadable = 0
     for file in files:
         with file.open("rb") as lines:
             for line in lines:
                 try:
-                    entry = json.loads(line)
-                    if entry["trial"] != trial:
-                        continue
-                    if entry["kind"] == "clicked":
-                        clicks.add(entry["request"])
-                    elif entry["variant"] in codes:
-                        about = (
-                            entry["session"],
-                            codes[entry["variant"]],
-                            entry["time"],
-                            entry["attributes"],
-                        )
-                        shown[entry["request"]] = about
+                    entry = entry_of(line, trial, codes)
                 except (ValueError, KeyError, TypeError):
                     unreadable += 1
+                    continue
+                if isinstance(entry, str):
+                    clicks.add(entry)
+                elif entry is not None:
+                    request, about = entry
+                    if request not in shown or not shown[request] <= about:
+                        shown[request] = about
     if not shown:
         raise DataError(f"{folder}: no list of the experiment {trial!r} was recorded; check its name")
     sessions: dict[str, int] = {}
-    rows = list(shown.items())
-    names = sorted({name for _, about in rows for name in about[3]})
+    rows = list(shown.values())
+    names = sorted({name for about in rows for name in about.attributes})
     return Seen(
         tuple(variants),
-        np.array([sessions.setdefault(about[0], len(sessions)) for _, about in rows], np.int64),
-        np.array([about[1] for _, about in rows], np.int64),
-        np.array([request in clicks for request, _ in rows], np.bool_),
-        np.array([about[2] // 86_400_000 for _, about in rows], np.int64),
-        {name: np.array([about[3].get(name, "") for _, about in rows], object) for name in names},
+        np.array([sessions.setdefault(about.session, len(sessions)) for about in rows], np.int64),
+        np.array([about.variant for about in rows], np.int64),
+        np.array([request in clicks for request in shown], np.bool_),
+        np.array([about.day for about in rows], np.int64),
+        {name: np.array([about.attributes.get(name, "") for about in rows], object) for name in names},
         unreadable,
         len(clicks - shown.keys()),
     )

@@ -6,20 +6,18 @@ import csv
 import datetime
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nextclick.online.records import Seen, read_records
+from nextclick.online.records import Seen
 from nextclick.online.statistics import LEVEL, POWER, Arm, Uplift, compare, mismatch
 from nextclick.online.trial import Trial
 
 MISMATCH = 0.001  # below which the shares are said to be wrong
-_VALUES = 20  # values of an attribute that are told apart, the most frequent
+VALUES = 20  # values of an attribute that are told apart, the most frequent
 
 
 @dataclass(frozen=True)
@@ -100,17 +98,21 @@ class Findings:
         return stream.getvalue()
 
 
+Part = tuple[str, str, Sequence[Arm]]
+"""What a part is divided by, its value, and the arms of the variants in it."""
+
+
 def report(trial: Trial, seen: Seen, *, effect: float = 0.03) -> Findings:
     """Work out what the records show; effect: the relative uplift that is worth finding."""
-    rows = [*_rows("all", "", seen)]
-    for day in np.unique(seen.day).tolist():
-        date = datetime.date.fromordinal(datetime.date(1970, 1, 1).toordinal() + day).isoformat()
-        rows += _rows("day", date, seen.part(seen.day == day))
-    for name, values in seen.attributes.items():
-        found, counts = np.unique(values.astype(str), return_counts=True)
-        for value in found[np.argsort(-counts, kind="stable")][:_VALUES].tolist():
-            rows += _rows(name, value or "(not sent)", seen.part(values == value))
     days = int(seen.day.max() - seen.day.min()) + 1
+    return findings(trial, _parts(seen), days, seen.unreadable, seen.stray, effect=effect)
+
+
+def findings(
+    trial: Trial, parts: Iterable[Part], days: int, unreadable: int, stray: int, *, effect: float = 0.03
+) -> Findings:
+    """Compare the variants in each part; the first part is of all sessions."""
+    rows = [row for part in parts for row in _rows(trial, *part)]
     overall = {row.variant: row.uplift for row in rows if row.by == "all" and row.uplift is not None}
     sessions = [row.arm.sessions for row in rows if row.by == "all"]
     return Findings(
@@ -121,31 +123,39 @@ def report(trial: Trial, seen: Seen, *, effect: float = 0.03) -> Findings:
         effect,
         {name: uplift.power(effect) for name, uplift in overall.items()},
         {name: max(0.0, days * (uplift.times_the_data(effect) - 1)) for name, uplift in overall.items()},
-        seen.unreadable,
-        seen.stray,
+        unreadable,
+        stray,
     )
 
 
-def live(trial: Trial, folder: Path) -> dict[str, Any]:
-    """Return the report of a running experiment as JSON-ready values, empty before the first list."""
-    from nextclick.errors import DataError
-
-    try:
-        seen = read_records(folder, trial.name, [variant.name for variant in trial.variants])
-    except DataError:
-        return {"experiment": trial.name, "rows": [], "notes": ["No list has been shown yet."]}
-    return report(trial, seen).to_json()
+def dated(day: int) -> str:
+    """Return days since 1970 as a date."""
+    return datetime.date.fromordinal(datetime.date(1970, 1, 1).toordinal() + day).isoformat()
 
 
-def _rows(by: str, value: str, seen: Seen) -> Iterator[Row]:
-    arms = [_arm(seen, code) for code in range(len(seen.variants))]
-    for n, (name, arm) in enumerate(zip(seen.variants, arms, strict=True)):
-        yield Row(by, value, name, arm, compare(arms[0], arm) if n else None)
+def of_attribute(name: str) -> str:
+    """Return what a part by an attribute is called, which no other part is."""
+    return f"{name} (sent)" if name in ("all", "day") else name
 
 
-def _arm(seen: Seen, code: int) -> Arm:
-    rows: NDArray[np.bool_] = seen.variant == code
-    return Arm.of(seen.session[rows], seen.clicked[rows])
+def _parts(seen: Seen) -> Iterator[Part]:
+    yield "all", "", _arms(seen)
+    for day in np.unique(seen.day).tolist():
+        yield "day", dated(day), _arms(seen.part(seen.day == day))
+    for name, values in seen.attributes.items():
+        found, counts = np.unique(values.astype(str), return_counts=True)
+        for value in found[np.argsort(-counts, kind="stable")][:VALUES].tolist():
+            yield of_attribute(name), value or "(not sent)", _arms(seen.part(values == value))
+
+
+def _arms(seen: Seen) -> list[Arm]:
+    of_variant = [seen.variant == code for code in range(len(seen.variants))]
+    return [Arm.of(seen.session[rows], seen.clicked[rows]) for rows in of_variant]
+
+
+def _rows(trial: Trial, by: str, value: str, arms: Sequence[Arm]) -> Iterator[Row]:
+    for n, (variant, arm) in enumerate(zip(trial.variants, arms, strict=True)):
+        yield Row(by, value, variant.name, arm, compare(arms[0], arm) if n else None)
 
 
 def _plain(row: Row) -> dict[str, Any]:

@@ -57,6 +57,18 @@ class Arm:
         variance = float((spread**2).sum()) / (m - 1) / m / float(n.mean()) ** 2
         return cls(m, int(n.sum()), int(c.sum()), int((c > 0).sum()), rate, math.sqrt(variance))
 
+    @classmethod
+    def from_sums(cls, m: int, with_click: int, n: int, c: int, nn: int, nc: int, cc: int) -> Arm:
+        """Sum up m sessions of which only sums are known: of n, c, n^2, n c and c^2."""
+        if m == 0:
+            return cls(0, 0, 0, 0, 0.0, 0.0)
+        rate = c / n
+        if m < 2:
+            return cls(m, n, c, with_click, rate, math.inf)
+        squares = (cc * n * n - 2 * c * n * nc + c * c * nn) / n**2  # of c_s - R n_s, in whole numbers first
+        variance = squares / (m - 1) / m / (n / m) ** 2
+        return cls(m, n, c, with_click, rate, math.sqrt(variance))
+
     @property
     def log_error(self) -> float:
         """Standard error of the logarithm of the rate; infinite without a click."""

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nextclick.errors import ConfigError
+from nextclick.filters import Filter, ItemTable, Rules
 from nextclick.online.records import Recorder
-from nextclick.online.trial import Trial
+from nextclick.online.trial import Trial, Variant
 from nextclick.recommender import Recommender
 from nextclick.sessions import ItemId
 from nextclick.shop.catalogue import SUBCATEGORIES, Catalogue, make_catalogue
@@ -28,8 +28,8 @@ OUTSIDE = 5.0  # log-odds of going on alone
 _TOGETHER = 2048  # sessions that are answered at once
 MARKETS, DEVICES = ("de", "fr", "nl", "se"), ("phone", "desktop")
 
-Answers = Callable[[str, Sequence[Sequence[ItemId]]], list[list[ItemId]]]
-"""Called with a model's name and sessions, returns their lists."""
+Answers = Callable[[Variant, Sequence[Sequence[ItemId]]], list[list[ItemId]]]
+"""Called with a variant and sessions, returns their lists."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,20 @@ class Visits:
     seed: int = 1
 
 
-def answers_of(models: Mapping[str, Recommender], k: int) -> Answers:
-    """Answer with models in this process, without the items of the session itself."""
+def answers_of(models: Mapping[str, Recommender], k: int, items: ItemTable | None = None) -> Answers:
+    """Answer with models in this process, without the items of the session itself, under each one's rules.
 
-    def answer(model: str, sessions: Sequence[Sequence[ItemId]]) -> list[list[ItemId]]:
-        found = models[model].recommend_many(sessions, k, exclude_seen=True)
+    items: the table of items whose attributes the rules of variants name.  The answers raise DataError or
+    ConfigError for rules that do not fit it.
+    """
+    filters: dict[str, Filter | None] = {}
+
+    def answer(variant: Variant, sessions: Sequence[Sequence[ItemId]]) -> list[list[ItemId]]:
+        model = models[variant.model]
+        if variant.name not in filters:
+            rules = Rules.of({"rule": [dict(rule) for rule in variant.rules]}) if variant.rules else None
+            filters[variant.name] = rules.bind(items, model.vocabulary) if rules else None
+        found = model.recommend_many(sessions, k, exclude_seen=True, filter=filters[variant.name])
         return [[item for item, _ in one] for one in found]
 
     return answer
@@ -63,11 +72,9 @@ def simulate(
     """Let visitors come to the shop, show them lists by variant and record what they click on.
 
     folder: of the records, as ``nextclick serve`` writes them.  progress: told how many sessions are over.
-    Returns the lists shown.  Raises ConfigError for a variant with rules, which only the service applies.
+    Returns the lists shown.
     """
     config, visits = config or ShopConfig(), visits or Visits()
-    if any(variant.rules for variant in trial.variants):
-        raise ConfigError("simulate: variants with rules are not simulated; leave the rules out")
     shop = _Shop(config)
     rng = np.random.default_rng([visits.seed, 77])
     recorder, shown = Recorder(folder), 0
@@ -174,7 +181,7 @@ def _lists(
     for variant in trial.variants:
         rows = [row for row, who in enumerate(here.tolist()) if variants[who] is variant]
         if rows:
-            found = answers(variant.model, [sessions[here[row]] for row in rows])
+            found = answers(variant, [sessions[here[row]] for row in rows])
             for row, items in zip(rows, found, strict=True):
                 codes = [shop.code_of[str(item)] for item in items if str(item) in shop.code_of]
                 lists[row, : len(codes)] = codes[:k]

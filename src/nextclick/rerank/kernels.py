@@ -148,6 +148,21 @@ def products(vectors, table, candidates, out):
 
 
 @fast
+def cosines(vectors, table, candidates, out):
+    """Fill out as ``products`` would, were every row of the table brought to length 1 first."""
+    for i in range(len(vectors)):
+        for c in range(candidates.shape[1]):
+            item = candidates[i, c]
+            total, square = np.float32(0.0), np.float32(0.0)
+            if item >= 0:
+                for d in range(vectors.shape[1]):
+                    total += vectors[i, d] * table[item, d]
+                    square += table[item, d] * table[item, d]
+                total /= max(np.sqrt(square), np.float32(1e-12))
+            out[i, c] = total
+
+
+@fast
 def products_back(vectors, table, candidates, gradient, of_vectors, of_table):
     """Add the gradients of ``products`` to those of the vectors, [n, D], and of the table, [N, D]."""
     for i in range(len(vectors)):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -13,17 +14,17 @@ from nextclick import __version__
 from nextclick.errors import MissingExtraError, NextclickError
 from nextclick.filters import ItemTable, Rules
 from nextclick.online.records import Recorder
+from nextclick.online.running import Running
 from nextclick.online.trial import Trial
 from nextclick.serving import messages
 from nextclick.serving.catalogue import Catalogue
-from nextclick.serving.guard import App, Guard, Refused
+from nextclick.serving.guard import App, Guard, Receive, Refused, Scope, Send
 from nextclick.serving.keys import Keys
 from nextclick.serving.measures import Measures
-from nextclick.serving.opening import Runtime
 from nextclick.serving.options import Options
 from nextclick.serving.rulebook import Rulebook
 from nextclick.serving.service import Service, UnavailableError, check_models
-from nextclick.serving.slot import Slot
+from nextclick.serving.slot import Shared, Slot
 from nextclick.serving.store import Limits, StoreDownError, open_store
 from nextclick.serving.versions import located
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from msgspec import Struct
 
 T = TypeVar("T")
+Handler = Callable[["Request"], Awaitable["Response"]]
 
 PAGES = Path(__file__).parent / "pages"
 _FILES = {"shop.js": "text/javascript", "live.js": "text/javascript", "docs.js": "text/javascript",
@@ -45,17 +47,17 @@ _FILES = {"shop.js": "text/javascript", "live.js": "text/javascript", "docs.js":
 _encode = msgspec.json.Encoder().encode
 
 
-def create_app(options: Options, *, workers: int = 1) -> App:
+def create_app(options: Options, *, workers: int = 1, shared: Mapping[str, Shared] | None = None) -> App:
     """Make the application: models are loaded, the store is open, nothing is served yet.
 
-    workers: how many processes share the rate limit.
+    workers: how many processes share the rate limit;  shared: models that are open already, by name.
     Raises ArtifactError, ConfigError or DataError for what cannot be served, and MissingExtraError without
     FastAPI.
     """
     if FastAPI is None:
         raise MissingExtraError("serving", "serve")
     measures = Measures()
-    service = _service(options, measures)
+    service = _service(options, measures, shared or {})
     catalogue = Catalogue.open(options.catalogue) if options.catalogue else None
     keys = Keys(Path(options.keys)) if options.keys else None
 
@@ -70,17 +72,17 @@ def create_app(options: Options, *, workers: int = 1) -> App:
         description="Recommends the next item to sessions. Unknown fields are refused.",
     )  # fmt: skip
     app.state.service = service
-    _Routes(app, service, measures, catalogue, options)
+    routes = _Routes(app, service, measures, catalogue, options)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(Exception, _failed)
     app.add_exception_handler(404, _no_route)
     app.add_exception_handler(405, _no_method)
-    outer: Any = app
+    outer: Any = Direct(app, routes.direct)
     if options.origins:
         from starlette.middleware.cors import CORSMiddleware
 
         outer = CORSMiddleware(
-            app, allow_origins=list(options.origins), allow_methods=["GET", "POST"],
+            outer, allow_origins=list(options.origins), allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
         )  # fmt: skip
     hosts = catalogue.image_hosts if catalogue else ()
@@ -107,11 +109,17 @@ def _rules(options: Options) -> Rulebook:
     return Rulebook(rules, items)
 
 
-def _service(options: Options, measures: Measures) -> Service:
+def _service(options: Options, measures: Measures, shared: Mapping[str, Shared]) -> Service:
     book = _rules(options)
     slots = {
         name: Slot(
-            name, Path(path), book, measures, runtime=cast(Runtime, options.runtime), cached=options.cache
+            name,
+            Path(path),
+            book,
+            measures,
+            runtime=options.runtime,
+            cached=options.cache,
+            shared=shared.get(name),
         )
         for name, path in options.models
     }
@@ -119,6 +127,29 @@ def _service(options: Options, measures: Measures) -> Service:
     recorder = Recorder(Path(options.records)) if trial is not None and options.records else None
     store = open_store(options.store, Limits(options.longest, options.ttl, options.max_sessions))
     return Service(slots, store, measures, options, trial=trial, recorder=recorder)
+
+
+class Direct:
+    """Takes questions and events past FastAPI, which describes these routes.
+
+    Its layers know nothing that these handlers need, and take longer than a quick model's answer.
+    """
+
+    def __init__(self, app: App, handlers: Mapping[str, Handler]) -> None:
+        self._app, self._handlers = app, handlers
+        self.state: Any = getattr(app, "state", None)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handler = self._handlers.get(scope.get("path", "")) if scope.get("method") == "POST" else None
+        if handler is None:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            response = await handler(request)
+        except Refused as refused:
+            response = await _refused(request, refused)
+        await response(scope, receive, send)
 
 
 class _Routes:
@@ -135,6 +166,8 @@ class _Routes:
         self._app, self._service, self._measures = app, service, measures
         self._catalogue, self._options = catalogue, options
         self._parts: dict[str, Any] = {}
+        self._running: Running | None = None
+        self.direct: dict[str, Handler] = {}
         app.openapi = self._openapi  # type: ignore[method-assign]
         post, get = self._post, self._get
         post("/v1/recommend", self.recommend, messages.Recommend, messages.Answer)
@@ -165,11 +198,8 @@ class _Routes:
 
     async def recommend_many(self, request: Request) -> Response:
         asked = await _read(request, _decoders[messages.RecommendMany])
-        import asyncio
-
-        one = _id(request)
-        jobs = (self._service.recommend(part, f"{one}.{n}") for n, part in enumerate(asked.requests))
-        return _reply(messages.Answers(await self._do(asyncio.gather(*jobs))))
+        many = self._service.recommend_many(asked.requests, _id(request))
+        return _reply(messages.Answers(await self._do(many)))
 
     async def event(self, request: Request) -> Response:
         return _reply(await self._do(self._service.event(
@@ -204,12 +234,9 @@ class _Routes:
     async def experiment(self) -> Response:
         if self._service.trial is None or self._options.records is None:
             return _reply({"running": False})
-        import asyncio
-
-        from nextclick.online.report import live
-
-        trial, folder = self._service.trial, Path(self._options.records)
-        found = await asyncio.get_running_loop().run_in_executor(None, live, trial, folder)
+        if self._running is None:
+            self._running = Running(self._service.trial, Path(self._options.records))
+        found = await asyncio.get_running_loop().run_in_executor(None, self._running.look)
         return _reply({"running": True, **found})
 
     async def state(self) -> Response:
@@ -244,7 +271,8 @@ class _Routes:
 
     # -- how they are added
 
-    def _post(self, path: str, handler: Any, takes: type[Struct], gives: type[Struct] | None) -> None:
+    def _post(self, path: str, handler: Handler, takes: type[Struct], gives: type[Struct] | None) -> None:
+        self.direct[path] = handler
         _decoders[takes] = msgspec.json.Decoder(takes)
         (schema,), parts = msgspec.json.schema_components([takes], ref_template="#/components/schemas/{name}")
         self._parts.update(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nextclick.errors import MissingExtraError
+from nextclick.serving.opening import Runtime
 
 try:
     import msgspec
@@ -25,7 +26,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     models: tuple[tuple[str, str], ...]
     store: str = "memory"
-    runtime: str = "auto"
+    runtime: Runtime = "auto"
     rules: str | None = None
     items: str | None = None
     items_id: str | None = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,9 @@ from nextclick.serving.engine import Ask, Engine, Listed
 T = TypeVar("T")
 
 _TOGETHER = 32  # questions answered at once
+_QUICK = 0.0015  # seconds: an engine that takes less is asked in the event loop
+_LATE = 0.05  # seconds of one answer, after which ...
+_REST = 10.0  # ... so many seconds pass until the engine counts as quick again
 
 
 class BusyError(Exception):
@@ -20,10 +25,12 @@ class BusyError(Exception):
 
 
 class Runner:
-    """Asks an engine in a thread of its own, so that the event loop never waits for a model.
+    """Asks an engine: in a thread of its own, so that the event loop does not wait for it, or at once.
 
-    Questions that arrive while the engine is at work wait and are then answered together, which costs less
-    than one after the other; nothing waits for others to arrive. limit: questions that may wait;  cached:
+    Questions that arrive while the thread is at work wait and are then answered together, which costs less
+    than one after the other; nothing waits for others to arrive. A quick engine is asked in the event loop
+    itself: waking a thread takes longer than its answer, several ms where the processors are busy. The first
+    answer that takes long puts it back into the thread for a while. limit: questions that may wait;  cached:
     answers that are kept, 0 for none.
     """
 
@@ -33,6 +40,8 @@ class Runner:
         self._answers: OrderedDict[tuple[object, ...], Listed] = OrderedDict()
         self._waiting: deque[tuple[Ask, asyncio.Future[Listed]]] = deque()
         self._busy = False
+        self._quick_from = 0.0 if engine.seconds < _QUICK else math.inf
+        self._working = 0  # other work in the thread
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"model-{engine.name}")
 
     def remembered(self, ask: Ask) -> Listed | None:
@@ -44,11 +53,36 @@ class Runner:
             self._answers.move_to_end(ask.key)
         return answer
 
-    async def ask(self, ask: Ask, deadline: float) -> Listed:
-        """Return the engine's answer; deadline: seconds from now.
+    async def ask(self, ask: Ask, deadline: float, *, alone: bool = True) -> Listed:
+        """Return the engine's answer; deadline: seconds from now;  alone: not one of many at once.
 
-        Raises BusyError, TimeoutError beyond the deadline, and whatever the model raises.
+        Raises BusyError, TimeoutError beyond the deadline, and RuntimeError where the model fails.
         """
+        free = not (self._busy or self._waiting or self._working)
+        if alone and free and time.monotonic() >= self._quick_from:
+            answer = self._at_once(ask, deadline)
+        else:
+            answer = await self._in_turn(ask, deadline)
+        if self._cached:
+            self._answers[ask.key] = answer
+            if len(self._answers) > self._cached:
+                self._answers.popitem(last=False)
+        return answer
+
+    def _at_once(self, ask: Ask, deadline: float) -> Listed:
+        start = time.monotonic()
+        try:
+            (answer,) = self.engine.answer([ask])
+        except Exception as error:
+            raise RuntimeError(f"the model failed: {error!r}") from error
+        seconds = time.monotonic() - start
+        if seconds > _LATE:
+            self._quick_from = start + seconds + _REST
+        if seconds > deadline:
+            raise TimeoutError
+        return answer
+
+    async def _in_turn(self, ask: Ask, deadline: float) -> Listed:
         if len(self._waiting) >= self._limit:
             raise BusyError
         future: asyncio.Future[Listed] = asyncio.get_running_loop().create_future()
@@ -56,18 +90,20 @@ class Runner:
         if not self._busy:
             self._start()
         async with asyncio.timeout(deadline):
-            answer = await future
-        if self._cached:
-            self._answers[ask.key] = answer
-            if len(self._answers) > self._cached:
-                self._answers.popitem(last=False)
-        return answer
+            return await future
 
     async def do(self, work: Callable[[], T], deadline: float) -> T:
         """Do something else in the engine's thread, between questions. Raises TimeoutError."""
-        loop = asyncio.get_running_loop()
+        self._working += 1
+        job = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        job.add_done_callback(self._worked)
         async with asyncio.timeout(deadline):
-            return await loop.run_in_executor(self._thread, work)
+            return await asyncio.shield(job)
+
+    def _worked(self, job: asyncio.Future[T]) -> None:
+        self._working -= 1
+        if not job.cancelled():
+            job.exception()  # told to whoever waited, if it was in time
 
     def close(self) -> None:
         """Let the thread end when it has answered."""

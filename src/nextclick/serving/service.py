@@ -85,6 +85,16 @@ class Service:
         items = await self._items(asked, marks)
         return await self._list(asked, items, request, marks)
 
+    async def recommend_many(self, asked: Sequence[Recommend], request: str) -> list[Answer]:
+        """Return a list for each question, the n-th with the request id REQUEST.n, as if it were alone."""
+
+        async def one(n: int, part: Recommend) -> Answer:
+            marks: list[str] = []
+            items = await self._items(part, marks)
+            return await self._list(part, items, f"{request}.{n}", marks, alone=False)
+
+        return await asyncio.gather(*(one(n, part) for n, part in enumerate(asked)))
+
     async def _items(self, asked: Recommend, marks: list[str]) -> list[ItemId]:
         given = list(asked.items or ())
         if asked.session is None:
@@ -98,7 +108,9 @@ class Service:
             return given
         return kept or given
 
-    async def _list(self, asked: Recommend, items: list[ItemId], request: str, marks: list[str]) -> Answer:
+    async def _list(
+        self, asked: Recommend, items: list[ItemId], request: str, marks: list[str], *, alone: bool = True
+    ) -> Answer:
         start = time.perf_counter()
         variant = None
         if self.trial is not None and asked.session is not None and asked.model is None:
@@ -116,7 +128,7 @@ class Service:
         filter, of_rules = current.rules.filter(rules)
         excluded = frozenset(engine.codes(asked.exclude)[0].tolist()) if asked.exclude else frozenset()
         ask = Ask(prefix, min(asked.k, engine.n_items), asked.exclude_seen, excluded, filter, of_rules)
-        listed = await self._answer(current, ask, marks)
+        listed = await self._answer(current, ask, marks, alone)
         reason = None
         if filter is not None and len(listed) < ask.k:
             reason = filter.reason(prefix, ask.k, exclude_seen=asked.exclude_seen)
@@ -132,7 +144,7 @@ class Service:
             unknown, variant.name if variant else None, reason,
         )  # fmt: skip
 
-    async def _answer(self, current: Current, ask: Ask, marks: list[str]) -> Listed:
+    async def _answer(self, current: Current, ask: Ask, marks: list[str], alone: bool) -> Listed:
         """Ask the model; where it does not answer in time, or at all, take the most clicked items."""
         runner = current.runner
         remembered = runner.remembered(ask)
@@ -141,7 +153,7 @@ class Service:
         if remembered is not None:
             return remembered
         try:
-            return await runner.ask(ask, self.options.deadline)
+            return await runner.ask(ask, self.options.deadline, alone=alone)
         except TimeoutError:
             marks.append("deadline")
         except BusyError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from nextclick.errors import ArtifactError, NextclickError
 from nextclick.serving.engine import Engine
 from nextclick.serving.logs import say
 from nextclick.serving.measures import Measures
-from nextclick.serving.opening import Runtime
+from nextclick.serving.opening import Runtime, engine_room, imported
 from nextclick.serving.rulebook import Rulebook
 from nextclick.serving.runner import Runner
 from nextclick.serving.versions import located, mark
@@ -29,6 +30,33 @@ class Current:
     rules: Rulebook
 
 
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """An engine that was opened before the process was copied, and the mark of what it was opened from."""
+
+    engine: Engine
+    mark: tuple[int, ...]
+
+
+def share(models: Sequence[tuple[str, str]], runtime: Runtime) -> dict[str, Shared]:
+    """Open the models, by name and path, that copies of this process can go on using.
+
+    Of the others, whose packages start threads that a copy would lack, only the packages are imported; what
+    cannot be opened is left to the workers, which know what to do instead.
+    Raises MissingExtraError for a package that is not installed.
+    """
+    found = {}
+    for name, path in models:
+        with contextlib.suppress(ArtifactError):
+            before = mark(Path(path))
+            room = engine_room(located(Path(path))[0], runtime)
+            if room is None:
+                found[name] = Shared(Engine.open(Path(path), name, runtime), before)
+            else:
+                imported(room)
+    return found
+
+
 class Slot:
     """One served model by name. ``current`` is of one version, whoever holds it.
 
@@ -36,13 +64,22 @@ class Slot:
     """
 
     def __init__(
-        self, name: str, path: Path, rules: Rulebook, measures: Measures, *, runtime: Runtime, cached: int
+        self,
+        name: str,
+        path: Path,
+        rules: Rulebook,
+        measures: Measures,
+        *,
+        runtime: Runtime,
+        cached: int,
+        shared: Shared | None = None,
     ) -> None:
         self.name, self.path = name, path
         self._rules, self._measures = rules, measures
         self._runtime: Runtime = runtime
         self._cached = cached
         self._mark = mark(path)
+        self._shared = shared if shared is not None and shared.mark == self._mark else None
         self.problem: str | None = None
         self.current = self._first()
 
@@ -69,7 +106,8 @@ class Slot:
         raise problem
 
     def _opened(self, back: int = 0) -> Current:
-        engine = Engine.open(self.path, self.name, self._runtime, back)
+        shared, self._shared = self._shared, None
+        engine = shared.engine if shared else Engine.open(self.path, self.name, self._runtime, back)
         return Current(engine, Runner(engine, cached=self._cached), self._rules.bound_to(engine))
 
     async def watch(self, every: float) -> None:

@@ -1,0 +1,67 @@
+"""Connections that send the head of a request slowly, or without end, are closed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakSet
+
+_MOST = 65_536  # bytes of a request's line and headers
+
+
+def guarded(patience: float) -> tuple[type[Any], Callable[[], None]]:
+    """Return uvicorn's protocol with limits, and a function to be called about every second.
+
+    patience: seconds for the head of a request, and for the first request of a connection.
+    uvicorn limits neither by itself; the bodies are limited where they are read.
+    """
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    waiting: WeakSet[Any] = WeakSet()
+
+    class Guarded(HttpToolsProtocol):
+        """Knows since when it waits for a head, None once that is there, and how much of it came."""
+
+        head_since: float | None = None
+        head_bytes = 0
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._begin()
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._begin()
+
+        def on_headers_complete(self) -> None:
+            self.head_since = None
+            waiting.discard(self)
+            super().on_headers_complete()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.head_since is None:
+                self.head_bytes = 0
+                return
+            self.head_bytes += len(data)
+            if self.head_bytes > _MOST and not self.transport.is_closing():
+                self.send_400_response("The head of the request is too large.")
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            waiting.discard(self)
+            super().connection_lost(exc)
+
+        def _begin(self) -> None:
+            if self.head_since is None:
+                self.head_since = time.monotonic()
+                waiting.add(self)
+
+    def sweep() -> None:
+        overdue = time.monotonic() - patience
+        for connection in list(waiting):
+            if connection.head_since is not None and connection.head_since < overdue:
+                waiting.discard(connection)
+                connection.transport.close()
+
+    return Guarded, sweep
