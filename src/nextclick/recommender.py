@@ -71,6 +71,8 @@ class Recommender(ABC):
     """Published settings by name, as ``--set preset=NAME`` takes them."""
     reads_features: ClassVar[bool] = False
     """Whether ``fit`` takes features of the items."""
+    wants_features: ClassVar[bool] = False
+    """Whether it is made for them, so that a fit without is worth a word."""
 
     vocabulary: Vocabulary = field(init=False, repr=False)
     support: NDArray[np.int64] = field(init=False, repr=False)
@@ -141,7 +143,7 @@ class Recommender(ABC):
         set, when there is no click, or when there is one on an item beyond ``sessions.n_items``.
         """
         if features is not None and not self.reads_features:
-            raise ConfigError(f"{self.name} reads no item features: fit it without, or fit prnn with them")
+            raise ConfigError(f"{self.name} reads no item features: fit it without, or a network with them")
         if sessions.origin.get("part") == "test":
             raise DataError(
                 f"{self.name}: the test part is there to measure on; fit on data.train, on data.full (all "
@@ -178,8 +180,8 @@ class Recommender(ABC):
         do not read features, and DataError for features that are not of the kind it was fitted with.
         """
         raise ConfigError(
-            f"{self.name} knows items by their ids alone, so new ones need a new fit; prnn takes them with "
-            "their features"
+            f"{self.name} knows items by their ids alone, so new ones need a new fit; networks fitted with "
+            "features take them"
         )
 
     @property
