@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nextclick
-from nextclick import ConfigError, DataError, Features, Queries, Run, Sessions, Vocabulary
+from nextclick import ArtifactError, ConfigError, DataError, Features, Queries, Run, Sessions, Vocabulary
+from nextclick.cli import main
 from nextclick.features import Dense, Sparse
 from nextclick.network.recommender import NeuralRecommender
 from synthetic import QUICK, chain, hourly
@@ -219,6 +222,76 @@ def test_evaluation_ranks_new_items_by_their_features() -> None:
     for unseen, known, low, high in (("miss", None, 0.0, 0.0), ("features", features, 0.3, 1.0)):
         report = nextclick.evaluate([model], test, unseen=unseen, features=known, k=10)  # type: ignore[arg-type]
         assert low <= report.models[0].metrics["recall@10"] <= high
+
+
+# -- new items in the index
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("sml", {}), ("sml", {"distance": "euclidean", "normalise": False}), ("gru4rec", {}), ("prnn", {})],
+)
+def test_new_items_are_added_to_the_index_without_a_new_fit(
+    name: str, values: dict[str, Any], tmp_path: Path
+) -> None:
+    """The extended index finds old and new items as a search of all does, and belongs to the new model."""
+    pytest.importorskip("faiss")
+    from nextclick import nearest
+    from nextclick.index import Index
+
+    train, features, _ = kinds(400, 80, sparse=False)
+    model = nextclick.build(name, {**QUICK[name], **values}).fit(train, features=features)
+    n = model.n_items
+    model.save(tmp_path / "old")
+    before = nearest.build_index(tmp_path / "old", recall=1.0, threads=1)
+    graph = (tmp_path / "old" / "index.faiss").read_bytes()
+    built = nearest.extend_index(tmp_path / "old", features, tmp_path / "new", recall=1.0, threads=1)
+    assert (before.items, built.items) == (n, n + 80)
+    assert (tmp_path / "old" / "index.faiss").read_bytes() == graph
+    wider, exact = nextclick.load(tmp_path / "new"), model.with_items(features)
+    assert isinstance(wider, NeuralRecommender)
+    assert wider.index is not None
+    queries = Queries.of([[code] for code in range(0, n + 80, 7)])
+    found, _ = wider.top(queries, 10)
+    wanted, _ = exact.top(queries, 10)
+    shared = [len(set(one) & set(other)) / 10 for one, other in zip(found, wanted, strict=True)]
+    assert np.mean(shared) > 0.95
+    assert (found >= n).any()
+    for one, other in ((Index.open(tmp_path / "old"), n), (Index.open(tmp_path / "new"), n + 80)):
+        assert len(one) == other
+    (tmp_path / "old" / "index.faiss").write_bytes((tmp_path / "new" / "index.faiss").read_bytes())
+    (tmp_path / "old" / "index.json").write_bytes((tmp_path / "new" / "index.json").read_bytes())
+    with pytest.raises(ArtifactError, match="does not fit the model beside it"):
+        nextclick.load(tmp_path / "old")
+
+
+def test_an_index_that_cannot_be_extended_says_why(tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    from nextclick import nearest
+
+    train, features, _ = kinds(40, 8, sparse=False)
+    narm = nextclick.build("narm", QUICK["narm"])
+    narm.fit(train).save(tmp_path / "ids")
+    nearest.build_index(tmp_path / "ids")
+    with pytest.raises(ConfigError, match="fitted without features"):
+        nearest.extend_index(tmp_path / "ids", features, tmp_path / "new")
+    model = narm.fit(train, features=features)
+    model.save(tmp_path / "model")
+    with pytest.raises(ConfigError, match="no index to add items to"):
+        nearest.extend_index(tmp_path / "model", features, tmp_path / "new")
+    features.save(tmp_path / "features")
+    invoke = CliRunner().invoke
+    assert invoke(main, ["index", str(tmp_path / "model")]).exit_code == 0
+    given = ["--features", str(tmp_path / "features")]
+    assert invoke(main, ["index", str(tmp_path / "model"), *given]).exit_code == 2
+    done = invoke(main, ["index", str(tmp_path / "model"), *given, "--out", str(tmp_path / "new")])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["items"] == 40
+    again = invoke(main, ["index", str(tmp_path / "model"), *given, "--out", str(tmp_path / "new")])
+    assert again.exit_code == 1
+    assert "exists" in again.output
+    with pytest.raises(ConfigError, match="there is none to add"):
+        nearest.extend_index(tmp_path / "new", features, tmp_path / "newer")
 
 
 # -- saved, resumed, exported

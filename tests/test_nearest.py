@@ -33,7 +33,7 @@ faiss = pytest.importorskip("faiss")
 
 N = 60
 TRAIN = chain(N, 150, noise=0.3, seed=1)
-WITH_VECTORS = ["sml", "narm", "stamp", "gru4rec", "gru4rec-plus", "bpr-mf", "fpmc"]
+WITH_VECTORS = ["sml", "narm", "stamp", "gru4rec", "gru4rec-plus", "prnn", "bpr-mf", "fpmc"]
 EUCLIDEAN = {**QUICK["sml"], "distance": "euclidean", "normalise": False}
 
 

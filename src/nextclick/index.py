@@ -75,31 +75,50 @@ class Index:
         Raises DataError for vectors that are no numbers, ConfigError for settings out of range.
         """
         faiss = _faiss()
-        vectors = np.ascontiguousarray(space.vectors, np.float32)
-        if vectors.ndim != 2 or len(vectors) == 0:
-            raise DataError(f"an index needs vectors [items, width], found an array of shape {vectors.shape}")
-        broken = ~np.isfinite(vectors).all(axis=1)
-        if broken.any():
-            raise DataError(
-                f"{int(broken.sum())} of {len(vectors)} item vectors are not all numbers (the first is "
-                f"item code {int(broken.argmax())}); the model is broken, fit it again"
-            )
+        if space.vectors.ndim != 2 or len(space.vectors) == 0:
+            shape = space.vectors.shape
+            raise DataError(f"an index needs vectors [items, width], found an array of shape {shape}")
         if not 2 <= links <= 512 or build_width < 1 or width < 1:
             raise ConfigError(f"links={links}, build_width={build_width}, width={width}: expected 2 to 512 "
                               "links and widths of at least 1")  # fmt: skip
         metric = faiss.METRIC_INNER_PRODUCT if space.likeness == "product" else faiss.METRIC_L2
-        graph = faiss.IndexHNSWFlat(vectors.shape[1], links, metric)
+        graph = faiss.IndexHNSWFlat(space.vectors.shape[1], links, metric)
         graph.hnsw.efConstruction = build_width
+        index = cls(graph, space.likeness, width)
+        index.add(space.vectors, threads=threads, progress=progress)
+        return index
+
+    def add(
+        self,
+        vectors: NDArray[np.float32],
+        *,
+        threads: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Add items behind those there are, [n, width]; an index from a memory map takes none (``open``).
+
+        threads, progress: as in ``build``.
+        Raises DataError for vectors of another width, or that are no numbers.
+        """
+        vectors = np.ascontiguousarray(vectors, np.float32)
+        if vectors.ndim != 2 or vectors.shape[1] != self.dim:
+            raise DataError(f"an index of width {self.dim} takes no vectors of shape {vectors.shape}")
+        broken = ~np.isfinite(vectors).all(axis=1)
+        if broken.any():
+            raise DataError(
+                f"{int(broken.sum())} of {len(vectors)} item vectors are not all numbers (the first is "
+                f"item code {len(self) + int(broken.argmax())}); the model is broken, fit it again"
+            )
+        faiss = _faiss()
         before = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(threads or machine.cores())
         try:
             for low in range(0, len(vectors), _PART):
-                graph.add(vectors[low : low + _PART])
+                self._graph.add(vectors[low : low + _PART])
                 if progress is not None:
                     progress(min(low + _PART, len(vectors)), len(vectors))
         finally:
             faiss.omp_set_num_threads(before)
-        return cls(graph, space.likeness, width)
 
     def __len__(self) -> int:
         return int(self._graph.ntotal)
@@ -147,12 +166,15 @@ class Index:
         )  # fmt: skip
 
     @classmethod
-    def open(cls, folder: Path) -> Index:
-        """Open the index beside a model by memory map. Raises ArtifactError as ``attached`` does."""
+    def open(cls, folder: Path, *, mapped: bool = True) -> Index:
+        """Open the index beside a model. Raises ArtifactError as ``attached`` does.
+
+        mapped: by memory map, to search in; else in memory, to add items to.
+        """
         about = read_about(folder)
         faiss = _faiss()
         try:
-            graph = faiss.read_index(str(folder / GRAPH), faiss.IO_FLAG_MMAP_IFC)
+            graph = faiss.read_index(str(folder / GRAPH), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
         except RuntimeError as error:
             raise _unfit(folder, "it cannot be read") from error
         if type(graph) is not faiss.IndexHNSWFlat or (graph.ntotal, graph.d) != (

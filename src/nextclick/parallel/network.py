@@ -156,10 +156,14 @@ class ParallelNetwork(nn.Module):
         back = torch.argsort(order).to(self.device)
         return torch.cat([vector for vector in self.merged(states) if vector is not None], 1)[back]
 
+    def table(self) -> Tensor:
+        """Vectors of all items on the output side, which those of ``last`` meet, [N, K H] or [N, H]."""
+        return torch.cat(list(self.output)[: self.active], 1)
+
     def scores(self, vectors: Tensor) -> Tensor:
         """Scores of all items, [B, N], for the vectors of ``last``; without gradients."""
         if self._fixed is None:
-            self._fixed = torch.cat(list(self.output)[: self.active], 1).detach().T
+            self._fixed = self.table().detach().T
         return torch.addmm(self.bias[:, 0], vectors, self._fixed)
 
     def train(self, mode: bool = True) -> ParallelNetwork:
