@@ -183,7 +183,7 @@ def slow_scores(model: nextclick.PRNN, prefix: list[int], features: dict[str, np
 )
 def test_scores_are_those_of_the_equations(values: dict[str, Any]) -> None:
     model = fitted(None if values["architecture"] == "id" else BOTH, **values)
-    given = {name: of.dense() for name, of in model._given.items()}
+    given = {name: 10 * of.dense() for name, of in model._given.items()}
     prefixes = [[3], [1, 2, 3, 3], [7, 0, 9], [4, 5]]  # mixed lengths: the batch is sorted inside
     found = model.score(Queries.of(prefixes))
     for row, prefix in zip(found, prefixes, strict=True):

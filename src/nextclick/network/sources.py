@@ -6,8 +6,10 @@ A source tells of items by numbers, in rows as a step needs them, or of all item
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -149,11 +151,14 @@ def _summed(table: Tensor, rows: Tensor, values: Tensor, offsets: Tensor) -> Ten
     return found
 
 
-def source_of(name: str, given: Representation, width: int, fine_tuned: bool) -> DenseSource | SparseSource:
-    """Return what reads a representation."""
-    if isinstance(given, Sparse):
-        return SparseSource(given, width)
-    return DenseSource(name, given, width, fine_tuned)
+def source_of(
+    name: str, given: Representation, width: int, fine_tuned: bool = False, scale: float = 1.0
+) -> DenseSource | SparseSource:
+    """Return what reads a representation, times ``scale``."""
+    scaled = given if scale == 1 else replace(given, values=given.values * np.float32(scale))
+    if isinstance(scaled, Sparse):
+        return SparseSource(scaled, width)
+    return DenseSource(name, scaled, width, fine_tuned)
 
 
 class ItemFeatures(nn.Module):
@@ -165,7 +170,7 @@ class ItemFeatures(nn.Module):
 
     def __init__(self, given: Mapping[str, Representation], width: int) -> None:
         super().__init__()
-        self._sources = nn.ModuleList([source_of(name, of, width, False) for name, of in given.items()])
+        self._sources = nn.ModuleList([source_of(name, of, width) for name, of in given.items()])
         for weights in self.parameters():
             nn.init.zeros_(weights)
 

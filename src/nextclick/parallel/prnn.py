@@ -79,6 +79,14 @@ class PRNN(NeuralRecommender):
         default="tanh", metadata=about("on the scores in training")
     )
     elu: float = field(default=0.5, metadata=about("minus the lowest value of the activation elu", low=0))
+    scale: float = field(
+        default=10.0,
+        metadata=about(
+            "what feature vectors are multiplied by; at 1, as published, those of length 1 are learnt "
+            "from much slower than ids",
+            low=0.001, search=("log", 3, 30),
+        ),
+    )  # fmt: skip
     embedded: int = field(
         default=0, metadata=about("width of a layer between features and GRU; 0: none, as published", low=0)
     )
@@ -188,8 +196,9 @@ class PRNN(NeuralRecommender):
 
         between = self.embedded and self.architecture != "concatenated"
         return source_of(
-            name, self._given[name], self.embedded if between else 3 * self.hidden, self.fine_tuned
-        )
+            name, self._given[name], self.embedded if between else 3 * self.hidden, self.fine_tuned,
+            self.scale,
+        )  # fmt: skip
 
     def _subnet(self, name: str, sources: list[Any]) -> Subnet:
         from nextclick.parallel.network import Subnet
@@ -234,7 +243,7 @@ class PRNN(NeuralRecommender):
         from nextclick.network.sources import DenseSource
 
         return {
-            f"{name}.table": np.concatenate([state[f"{name}.table"], new.own[of.name].dense()])
+            f"{name}.table": np.concatenate([state[f"{name}.table"], self.scale * new.own[of.name].dense()])
             for name, of in self.network.named_modules()
             if isinstance(of, DenseSource) and of.fine_tuned
         }
