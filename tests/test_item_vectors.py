@@ -327,3 +327,18 @@ def test_a_network_with_features_is_exported(tmp_path: Path) -> None:
     onnx.export(tmp_path / "model")
     queries = Queries.of([[1, 2], [5]])
     assert np.allclose(onnx.load(tmp_path / "model").score(queries), model.score(queries), atol=1e-4)
+
+
+def test_items_without_features_are_their_own_vectors() -> None:
+    """Some have none, some are not in the table at all: nothing is added to them; numbers that are none."""
+    some = Vocabulary([f"item {item}" for item in range(0, N_ITEMS, 2)])
+    model = fitted("sml", Features(some, {"image": of_images(len(some), 3, 1)}))
+    assert model.facts["features"]["items_without"] == {"image": N_ITEMS // 2}
+    items = model.network.items
+    known = some.codes_of(model.vocabulary.ids_of(range(N_ITEMS))) >= 0
+    changed = (items.all() != items.weight).any(1).numpy()
+    assert changed.tolist() == known.tolist()
+    broken = of_images(len(some), 3, 1)
+    broken.values[4, 1] = np.nan
+    with pytest.raises(DataError, match="row 5 holds NaN"):
+        Features(some, {"image": broken})
