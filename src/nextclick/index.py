@@ -52,8 +52,11 @@ class Index:
     Raises MissingExtraError where faiss is not installed.
     """
 
-    def __init__(self, graph: Any, likeness: Likeness, width: int, recall: float | None = None) -> None:
+    def __init__(
+        self, graph: Any, likeness: Likeness, width: int, recall: float | None = None, *, mapped: bool = False
+    ) -> None:
         self._graph, self.likeness, self.width, self.recall = graph, likeness, width, recall
+        self._mapped = mapped
 
     @classmethod
     def build(
@@ -95,11 +98,14 @@ class Index:
         threads: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Add items behind those there are, [n, width]; an index from a memory map takes none (``open``).
+        """Add items behind those there are, [n, width].
 
         threads, progress: as in ``build``.
-        Raises DataError for vectors of another width, or that are no numbers.
+        Raises DataError for vectors of another width, or that are no numbers, and ConfigError where the index
+        was opened by memory map.
         """
+        if self._mapped:  # the library would end the process
+            raise ConfigError("an index opened by memory map takes no items: open it with mapped=False")
         vectors = np.ascontiguousarray(vectors, np.float32)
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
             raise DataError(f"an index of width {self.dim} takes no vectors of shape {vectors.shape}")
@@ -183,7 +189,8 @@ class Index:
         ):
             raise _unfit(folder, "it is no index of these items")
         recall = about["recall"]
-        return cls(graph, about["likeness"], about["width"], None if recall < 0 else recall)
+        known = None if recall < 0 else recall
+        return cls(graph, about["likeness"], about["width"], known, mapped=mapped)
 
 
 class Attached:
