@@ -6,19 +6,24 @@
     python benchmarks/prnn_grid.py eshop 1,2,3,4,5
     python benchmarks/prnn_grid.py shop 1 --large           tables 3 and 4: 500+500 units against 1,000
     python benchmarks/prnn_grid.py shop 1 --validation learning_rate=0.1    on the validation sessions
+    python benchmarks/prnn_grid.py shop --figure            figure 3, from the results that are there
 
 The shop's features are thumbnails, by an extractor trained on them; beauty's are category and brand tokens as
 text; eshop's are columns. Every row has the settings of SETTINGS and the same epochs for each subnet; ID only
 is also trained for twice as many. A row that was measured is not measured again: its answers to every click
 lie in the work folder ($NEXTCLICK_WORK or benchmarks/work), and the table is made from them. Intervals
-resample whole sessions; seeds are averaged click by click before.
+resample whole sessions; seeds are averaged click by click before. ``findings`` in the results are what the
+paper found, each with the difference in MRR@20 that speaks for it or against it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +38,16 @@ from nextclick.settings import parse
 from nextclick.shop import ShopConfig, simulate
 
 WORK = Path(os.environ.get("NEXTCLICK_WORK", ROOT / "benchmarks" / "work"))
-# Chosen for the ids alone on the shop's validation sessions.
+# Chosen on the shop's validation sessions; rows that read no features are as they would be at any scale.
 SETTINGS: dict[str, Any] = {
     "loss": "cross-entropy", "activation": "linear", "batch_size": 200, "n_samples": 512,
-    "learning_rate": 0.05, "dropout_hidden": 0.2, "epochs": 10,
+    "learning_rate": 0.05, "dropout_hidden": 0.2, "epochs": 8, "scale": 10.0,
 }  # fmt: skip
 ARCHITECTURES, STRATEGIES = (
     ("parallel", "interaction", "shared"),
     ("residual", "interleaving", "simultaneous", "alternating"),
 )
+SHORT = ("item-knn", "ID only (100)", "ID only (200)", "parallel (residual)", "parallel (interleaving)")
 Row = tuple[str, str, dict[str, Any], bool]  # label, model, settings, whether features are given
 
 
@@ -147,13 +153,27 @@ def answers(row: Row, seed: int, fitted: Sessions, test: Sessions, features: Fea
     return stored[:-1], float(stored[-1, 0])
 
 
-def table(measured: dict[str, list[Any]], sessions: Any) -> list[dict[str, Any]]:
-    """Figures of each row, the gain over item-knn, and its differences from ID only with their p-values."""
+Compared = Callable[[str, str], dict[str, dict[str, float]]]
+
+
+def table(measured: dict[str, list[Any]], sessions: Any) -> tuple[list[dict[str, Any]], Compared]:
+    """Figures of each row, the gain over item-knn, and its differences from ID only with their p-values.
+
+    Returned too is what compares any two rows.
+    """
     means = {label: np.mean([values for values, _ in runs], axis=0) for label, runs in measured.items()}
     columns = np.concatenate(list(means.values()), axis=1)
     samples = dict(
         zip(means, np.split(metrics.resampled_means(columns, sessions, 1000), len(means), 1), strict=True)
     )
+
+    def over(label: str, other: str) -> dict[str, dict[str, float]]:
+        by, p = (means[label] - means[other]).mean(0), metrics.two_sided_p(samples[label] - samples[other])
+        return {
+            name: {"difference": round(float(by[n]), 4), "p": round(float(p[n]), 4)}
+            for n, name in enumerate(("recall@20", "mrr@20"))
+        }
+
     found = []
     for label, values in means.items():
         low, high = metrics.interval(samples[label])
@@ -166,32 +186,91 @@ def table(measured: dict[str, list[Any]], sessions: Any) -> list[dict[str, Any]]
             of_seeds = [float(of[:, n].mean()) for of, _ in measured[label]]
             row[f"{name}_by_seed"] = [round(of, 4) for of in of_seeds]
         for other in (label for label in means if label.startswith("ID only")):
-            differences = samples[label] - samples[other]
-            row[f"over {other}"] = {
-                name: {
-                    "difference": round(float((values - means[other]).mean(0)[n]), 4),
-                    "p": round(float(metrics.two_sided_p(differences)[n]), 4),
-                }
-                for n, name in enumerate(("recall@20", "mrr@20"))
-            }
+            row[f"over {other}"] = over(label, other)
         row["fit_seconds"] = [round(seconds) for _, seconds in measured[label]]
         found.append(row)
+    return found, over
+
+
+def findings(labels: Sequence[str], over: Compared, baseline: str, signal: bool) -> list[dict[str, Any]]:
+    """What the paper found of its table 2, and whether it is so here.
+
+    baseline: ID only of the size of both subnets together;  signal: whether the features tell anything; where
+    they do not, the gain of p-RNN has to be gone.
+    """
+    higher = "higher" if signal else "no higher"
+    asked = [(f"parallel ({strategy})", baseline, higher) for strategy in STRATEGIES[:2]]
+    if signal:
+        asked += [
+            ("parallel (simultaneous)", f"parallel ({strategy})", "lower")
+            for strategy in STRATEGIES
+            if strategy != "simultaneous"
+        ]
+        alone = next(label for label in labels if label.startswith("ID only"))
+        asked += [("feature", alone, "lower"), ("concatenated", alone, "about as high")]
+    found = []
+    for label, other, wanted in asked:
+        if label not in labels or other not in labels:
+            continue
+        mrr = over(label, other)["mrr@20"]
+        sure, up = mrr["p"] < 0.05, mrr["difference"] > 0
+        so = {
+            "higher": sure and up,
+            "lower": sure and not up,
+            "no higher": not (sure and up),
+            "about as high": abs(mrr["difference"]) < 0.005,
+        }
+        found.append({"row": label, "is": wanted, "than": other, "mrr@20": mrr, "so": so[wanted]})
     return found
 
 
+def figure(name: str) -> None:
+    """Draw figure 3: the best p-RNN against ID only and item-knn, with 95% intervals."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    content = json.loads((ROOT / "benchmarks" / "results" / f"prnn_grid_{name}.json").read_text("utf-8"))
+    rows = {row["row"]: row for row in content["rows"]}
+
+    def best(*beginnings: str) -> str:
+        return max((of for of in rows if of.startswith(beginnings)), key=lambda of: rows[of]["mrr@20"])
+
+    shown = ["item-knn", best("ID only"), best(*ARCHITECTURES)]
+    figure, both = pyplot.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+    for axes, metric in zip(both, ("recall@20", "mrr@20"), strict=True):
+        heights = [rows[label][metric] for label in shown]
+        ends = np.array([rows[label][f"{metric}_interval"] for label in shown])
+        apart = np.abs(ends.T - np.array(heights))
+        axes.bar(range(3), heights, yerr=apart, capsize=4, color=["#8a8f98", "#0072b2", "#d55e00"])
+        axes.set_xticks(range(3), [label.replace(" (", "\n(") for label in shown], fontsize=8)
+        axes.set_ylim(0.9 * ends.min(), 1.02 * ends.max())
+        axes.set_title(metric.replace("mrr", "MRR"), loc="left", fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+    path = ROOT / "docs" / "pictures" / f"prnn-{name}.png"
+    figure.savefig(path, dpi=110)
+    print(f"drawn: {path}")
+
+
 def main() -> None:
-    name, seeds = sys.argv[1], [int(seed) for seed in sys.argv[2].split(",")]
-    words = sys.argv[3:]
+    name, words = sys.argv[1], sys.argv[3:]
+    if "--figure" in sys.argv:
+        figure(name)
+        return
+    seeds = [int(seed) for seed in sys.argv[2].split(",")]
     large, validation = "--large" in words, "--validation" in words
     SETTINGS.update(parse(find("prnn"), [word for word in words if "=" in word]))
     data, features = DATA[name](WORK / name)
     fitted, test = (data.train, data.validation) if validation else (data.full, data.test)
-    changed = "-".join(sorted(word.replace("=", "") for word in words if word != "--validation"))
-    folder = WORK / name / "-".join(filter(None, ["validation" if validation else "test", changed]))
+    signal, baseline = name != "shop-no-image", f"ID only ({1000 if large else 200})"
+    chosen = [row for row in rows(large) if signal or row[0] in SHORT]
+    settings = hashlib.sha256(json.dumps(SETTINGS, sort_keys=True).encode()).hexdigest()[:8]
+    folder = WORK / name / f"{'validation' if validation else 'test'}{'-large' * large}-{settings}"
     measured: dict[str, list[Any]] = {}
     sessions = test.session_of[test.pairs()[1]]
     for seed in seeds:
-        for row in rows(large):
+        for row in chosen:
             if row[1] != "prnn" and seed != seeds[0]:
                 continue
             slug = "".join(letter if letter.isalnum() else "-" for letter in row[0])
@@ -200,7 +279,9 @@ def main() -> None:
             if validation or "item-knn" not in measured:
                 continue
             about = {"data": name, "clicks": len(sessions), "seeds": seeds, "settings": SETTINGS}
-            content = {**about, "features": features_told(features), "rows": table(measured, sessions)}
+            figures, over = table(measured, sessions)
+            told = findings(list(measured), over, baseline, signal)
+            content = {**about, "features": features_told(features), "rows": figures, "findings": told}
             write(f"prnn_grid_{name}{'_large' if large else ''}", content)
 
 

@@ -137,6 +137,7 @@ OTHER_SETTINGS: dict[str, dict[str, Any]] = {
         "bpreg": 0.5,
         "activation": "elu",
         "elu": 1.0,
+        "scale": 2.0,
         "embedded": 3,
         "fine_tuned": True,
         "order": "random",

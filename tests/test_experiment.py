@@ -579,3 +579,96 @@ def test_generators_that_are_no_rows_above_are_refused(
     (tmp_path / "x.toml").write_text(over(BOTH.replace(*change, 1)), "utf-8")
     with pytest.raises(ConfigError, match=re.escape(message)):
         read(tmp_path / "x.toml")
+
+
+# -- rows that read features
+
+
+FEATURED = """
+    name = "featured"
+    [data]
+    prepared = "data"
+    [features]
+    ready = "features"
+    [features.made]
+    items = "items.csv"
+    text = ["title"]
+    numeric = ["price"]
+    [defaults]
+    seeds = [1]
+    [[rows]]
+    label = "text"
+    model = "prnn"
+    features = "made"
+    settings = { epochs = 1, hidden = 4 }
+    [[rows]]
+    model = "narm"
+    features = "ready"
+    settings = { epochs = 1, dim = 4, hidden = 4 }
+    [[rows]]
+    label = "ids"
+    model = "narm"
+    settings = { epochs = 1, dim = 4, hidden = 4 }
+"""
+
+
+@pytest.fixture(scope="module")
+def shop(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The prepared log, with a table of its items and features made of it."""
+    pytest.importorskip("sklearn")
+    folder = tmp_path_factory.mktemp("shop")
+    (folder / "data").symlink_to(logs / "data")
+    rows = [[f"item {item}", f"{'red' if item % 2 else 'blue'} thing", item] for item in range(40)]
+    write_rows(folder / "items.csv", ["item_id", "title", "price"], rows)
+    items = nextclick.ItemTable.read(folder / "items.csv")
+    nextclick.build_features(items, text_columns=["title"]).save(folder / "features")
+    return folder
+
+
+def test_rows_read_features_that_are_there_or_made(shop: Path, tmp_path: Path) -> None:
+    done = start(tmp_path, shop, FEATURED)
+    assert not done.failed
+    assert [row["written"] for row in done.content["rows"]] == [
+        "epochs=1 hidden=4; features made",
+        "epochs=1 dim=4 hidden=4; features ready",
+        "epochs=1 dim=4 hidden=4",
+    ]
+    runs = {}
+    for path in (tmp_path / "out" / "runs").iterdir():
+        key = json.loads((path / "result.json").read_text())["key"]
+        runs[key["model"], "features" in key] = nextclick.load(path / "model")
+    assert runs["prnn", True].facts["representations"] == ["id", "text", "columns"]
+    assert runs["narm", True].facts["representations"] == ["id", "text"]
+    assert not runs["narm", False].takes_new_items
+    (made,) = (tmp_path / "out" / "features").iterdir()
+    before = (made / "features.safetensors").stat().st_mtime_ns
+    told: list[str] = []
+    again = start(tmp_path, shop, FEATURED, say=told.append)
+    assert told == []  # neither fitted nor made again
+    assert (made / "features.safetensors").stat().st_mtime_ns == before
+    assert [row["mean"] for row in again.content["rows"]] == [row["mean"] for row in done.content["rows"]]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('features = "made"', 'features = "mad"', r"row 'text': no \[features\] 'mad'; did you mean 'made'"),
+        ('features = "made"', "features = 3", "expected the name of a table"),
+        ('model = "prnn"', 'model = "markov"', "markov reads none"),
+        ('text = ["title"]', 'text = "title"', "expected a list of columns"),
+        ('text = ["title"]', 'txt = ["title"]', r"\[features\] made has no 'txt'; did you mean 'text'"),
+        ('items = "items.csv"', "", "which table of items"),
+        ('ready = "features"', "ready = 3", "a directory of features, or what to make them from"),
+    ],
+)
+def test_features_that_make_no_sense_are_refused(old: str, new: str, says: str, tmp_path: Path) -> None:
+    text = FEATURED.replace("settings = { epochs = 1, hidden = 4 }", "", 1) if "markov" in new else FEATURED
+    with pytest.raises(ConfigError, match=says):
+        read(written(tmp_path, text.replace(old, new, 1)))
+
+
+def test_features_that_are_not_there_stop_the_run(shop: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"item\.csv: no such file; the features 'made'"):
+        start(tmp_path, shop, FEATURED.replace("items.csv", "item.csv"))
+    with pytest.raises(nextclick.ArtifactError, match="no features here"):
+        start(tmp_path, shop, FEATURED.replace('ready = "features"', 'ready = "data"'))

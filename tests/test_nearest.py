@@ -33,7 +33,7 @@ faiss = pytest.importorskip("faiss")
 
 N = 60
 TRAIN = chain(N, 150, noise=0.3, seed=1)
-WITH_VECTORS = ["sml", "narm", "stamp", "gru4rec", "gru4rec-plus", "bpr-mf", "fpmc"]
+WITH_VECTORS = ["sml", "narm", "stamp", "gru4rec", "gru4rec-plus", "prnn", "bpr-mf", "fpmc"]
 EUCLIDEAN = {**QUICK["sml"], "distance": "euclidean", "normalise": False}
 
 
@@ -140,6 +140,25 @@ def clustered(n: int, dim: int, seed: int = 1) -> np.ndarray:
     centres = rng.standard_normal((n // 20, dim))
     vectors = centres[rng.integers(0, len(centres), n)] + 0.5 * rng.standard_normal((n, dim))
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
+
+
+def test_an_index_is_opened_by_memory_map_or_to_be_added_to(tmp_path: Path) -> None:
+    vectors = clustered(500, 8)
+    Index.build(ItemSpace(vectors[:400], "product"), threads=1).save(tmp_path, "model")
+    mapped, own = Index.open(tmp_path), Index.open(tmp_path, mapped=False)
+    if Path("/proc/self/maps").exists():
+        assert str(tmp_path / index.GRAPH) in Path("/proc/self/maps").read_text("utf-8")
+    with pytest.raises(ConfigError, match="takes no items"):
+        mapped.add(vectors[400:])
+    with pytest.raises(DataError, match="takes no vectors of shape"):
+        own.add(vectors[400:, :5])
+    with pytest.raises(DataError, match="item code 402"):
+        own.add(np.where(np.arange(100)[:, None] == 2, np.nan, vectors[400:]).astype(np.float32))
+    own.add(vectors[400:], threads=1)
+    whole = Index.build(ItemSpace(vectors, "product"), threads=1)
+    assert (len(mapped), len(own)) == (400, 500)
+    assert np.array_equal(own.search(vectors, 5)[:, 0], np.arange(500))
+    assert np.array_equal(own.search(vectors, 5), whole.search(vectors, 5))
 
 
 @pytest.mark.parametrize("likeness", ["product", "euclidean"])

@@ -18,9 +18,9 @@ from synthetic import chain, hourly, with_targets
 
 torch = pytest.importorskip("torch")
 
+from nextclick.network.item_encoder import ItemEncoder  # noqa: E402
 from nextclick.network.sampling import Lanes, NegativeSampler  # noqa: E402 - they import torch
 from nextclick.network.workers import Workers  # noqa: E402
-from nextclick.parallel.encoder import ItemEncoder  # noqa: E402
 from nextclick.parallel.network import Subnet, _GruStep  # noqa: E402
 from nextclick.parallel.objective import ParallelItems, phases  # noqa: E402
 
@@ -183,7 +183,7 @@ def slow_scores(model: nextclick.PRNN, prefix: list[int], features: dict[str, np
 )
 def test_scores_are_those_of_the_equations(values: dict[str, Any]) -> None:
     model = fitted(None if values["architecture"] == "id" else BOTH, **values)
-    given = {name: of.dense() for name, of in model._given.items()}
+    given = {name: 10 * of.dense() for name, of in model._given.items()}
     prefixes = [[3], [1, 2, 3, 3], [7, 0, 9], [4, 5]]  # mixed lengths: the batch is sorted inside
     found = model.score(Queries.of(prefixes))
     for row, prefix in zip(found, prefixes, strict=True):
@@ -477,7 +477,7 @@ def test_the_item_encoders_errors_are_those_of_leaving_items_out() -> None:
 
 
 def test_cosines_of_sparse_vectors_are_those_of_dense_ones() -> None:
-    from nextclick.parallel.encoder import _products
+    from nextclick.network.item_encoder import _products
 
     first, second = sparse_of(300, 20, 1), sparse_of(290, 20, 2)
     dense = [Dense(of.dense(), of.present) for of in (first, second)]

@@ -21,6 +21,7 @@ import nextclick
 from nextclick import MODELS, VSKNN, ConfigError, DataError, Dataset, MissingExtraError, Popularity, tuning
 from nextclick.cli import main
 from nextclick.errors import TrainingDivergedError
+from nextclick.features import Dense
 from nextclick.files import alone
 from nextclick.sessions import Sessions
 from nextclick.settings import about
@@ -345,3 +346,28 @@ def test_a_search_over_generators(folder: Path, tmp_path: Path) -> None:
         tune(data, "blend", trials=4, generators=generators[::-1], **search)
     with pytest.raises(DataError, match="what the generators were fitted on: prepare with --validation"):
         tune(Dataset.load(folder / "without"), "blend", trials=1, generators=generators)
+
+
+def test_a_search_with_features(folder: Path, data: Dataset, tmp_path: Path) -> None:
+    """The trials read them, the search remembers which, and a search without goes elsewhere."""
+    values = np.random.default_rng(1).normal(size=(60, 3)).astype(np.float32)
+    names = nextclick.Vocabulary([f"item {item}" for item in range(60)])
+    features = nextclick.Features(names, {"image": Dense(values, np.ones(60, np.bool_))})
+    features.save(tmp_path / "features")
+    fixed = {"epochs": 1, "dim": 4, "hidden": 4, "dropout_items": 0.0, "dropout_session": 0.0}
+    best = tmp_path / "best.toml"
+    given: dict[str, Any] = {"trials": 1, "settings": {**fixed, "batch_size": 64}, "out": best}
+    first = tune(data, "narm", features=features, **given).trials[0]
+    model = nextclick.build("narm", {**given["settings"], **first.settings})
+    model.fit(data.train, features=features)
+    assert model.measure(data.validation) == pytest.approx(dict(first.metrics))
+    assert f"--features DIR, those of fingerprint {features.fingerprint}" in best.read_text("utf-8")
+    with pytest.raises(ConfigError, match="a search with another features"):
+        tune(data, "narm", **given)
+    with pytest.raises(ConfigError, match="markov reads no item features"):
+        tune(data, "markov", features=features)
+    words = ["tune", str(folder / "data"), "narm", "--trials", "1", "--features", str(tmp_path / "features")]
+    words += [word for name, value in fixed.items() for word in ("--set", f"{name}={value}")]
+    done = CliRunner().invoke(main, [*words, "--out", str(tmp_path / "cli.toml")])
+    assert done.exit_code == 0, done.output
+    assert f"narm --features {tmp_path / 'features'} --settings" in done.output

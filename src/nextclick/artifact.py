@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,17 @@ def save(model: Recommender, path: Path, *, overwrite: bool = False) -> None:
 
     Raises NotFittedError before fit, and DataError when ``path`` exists or the disk is full.
     """
+    with saving(model, path, overwrite=overwrite):
+        pass
+
+
+@contextmanager
+def saving(model: Recommender, path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Save as ``save`` does, and yield the folder before it gets its name: more may be written into it."""
     model.n_items  # noqa: B018 - refuses before fit
     with new_directory(path, overwrite=overwrite) as aside:
         _write(model, aside)
+        yield aside
 
 
 def _write(model: Recommender, folder: Path) -> None:

@@ -153,8 +153,8 @@ def _with_items(models: Mapping[str, Recommender], features: Features) -> dict[s
     """Let the models that read features know the new items. Raises ConfigError where none does."""
     if not any(model.takes_new_items for model in models.values()):
         raise ConfigError(
-            "unseen='features': none of the models was fitted with item features; fit prnn with --features, "
-            "or count clicks on new items as misses"
+            "unseen='features': none of the models was fitted with item features; fit a network with "
+            "--features, or count clicks on new items as misses"
         )
     return {
         name: model.with_items(features) if model.takes_new_items else model for name, model in models.items()

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -62,10 +63,12 @@ class Index:
     """
 
     def __init__(
-        self, graph: Any, likeness: Likeness, width: int, recall: float | None = None, kind: Kind = "graph"
-    ) -> None:
+        self, graph: Any, likeness: Likeness, width: int, recall: float | None = None, kind: Kind = "graph",
+        *, mapped: bool = False,
+    ) -> None:  # fmt: skip
         self._graph, self.likeness, self.width, self.recall = graph, likeness, width, recall
         self.kind: Kind = kind
+        self._mapped = mapped
 
     @classmethod
     def build(
@@ -90,39 +93,52 @@ class Index:
         Raises DataError for vectors that are no numbers, ConfigError for settings out of range.
         """
         faiss = _faiss()
-        vectors = np.ascontiguousarray(space.vectors, np.float32)
-        if vectors.ndim != 2 or len(vectors) == 0:
-            raise DataError(f"an index needs vectors [items, width], found an array of shape {vectors.shape}")
-        broken = ~np.isfinite(vectors).all(axis=1)
-        if broken.any():
-            raise DataError(
-                f"{int(broken.sum())} of {len(vectors)} item vectors are not all numbers (the first is "
-                f"item code {int(broken.argmax())}); the model is broken, fit it again"
-            )
+        if space.vectors.ndim != 2 or len(space.vectors) == 0:
+            shape = space.vectors.shape
+            raise DataError(f"an index needs vectors [items, width], found an array of shape {shape}")
         if not 2 <= links <= 512 or build_width < 1 or width < 1:
             raise ConfigError(f"links={links}, build_width={build_width}, width={width}: expected 2 to 512 "
                               "links and widths of at least 1")  # fmt: skip
+        vectors = _numbers(space.vectors, 0)
         kind = kind or ("cells" if len(vectors) >= LARGE else "graph")
         cells = min(len(vectors), cells or max(1, int(len(vectors) ** 0.5)))
         if cells < 1:
             raise ConfigError(f"cells={cells}: expected at least 1")
         metric = faiss.METRIC_INNER_PRODUCT if space.likeness == "product" else faiss.METRIC_L2
-        before = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(threads or machine.cores())
-        try:
-            if kind == "cells":
+        if kind == "cells":
+            with _threads(threads):
                 graph = _trained(faiss, vectors, cells, metric)
-                width = min(width, cells)
-            else:
-                graph = faiss.IndexHNSWFlat(vectors.shape[1], links, metric)
-                graph.hnsw.efConstruction = build_width
+            width = min(width, cells)
+        else:
+            graph = faiss.IndexHNSWFlat(vectors.shape[1], links, metric)
+            graph.hnsw.efConstruction = build_width
+        index = cls(graph, space.likeness, width, kind=kind)
+        index.add(vectors, threads=threads, progress=progress)
+        return index
+
+    def add(
+        self,
+        vectors: NDArray[np.float32],
+        *,
+        threads: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Add items behind those there are, [n, width].
+
+        threads, progress: as in ``build``.
+        Raises DataError for vectors of another width, or that are no numbers, and ConfigError where the index
+        was opened by memory map.
+        """
+        if self._mapped:  # the library would end the process
+            raise ConfigError("an index opened by memory map takes no items: open it with mapped=False")
+        if vectors.ndim != 2 or vectors.shape[1] != self.dim:
+            raise DataError(f"an index of width {self.dim} takes no vectors of shape {vectors.shape}")
+        vectors = _numbers(vectors, len(self))
+        with _threads(threads):
             for low in range(0, len(vectors), _PART):
-                graph.add(vectors[low : low + _PART])
+                self._graph.add(vectors[low : low + _PART])
                 if progress is not None:
                     progress(min(low + _PART, len(vectors)), len(vectors))
-        finally:
-            faiss.omp_set_num_threads(before)
-        return cls(graph, space.likeness, width, kind=kind)
 
     def __len__(self) -> int:
         return int(self._graph.ntotal)
@@ -183,12 +199,15 @@ class Index:
         )  # fmt: skip
 
     @classmethod
-    def open(cls, folder: Path) -> Index:
-        """Open the index beside a model by memory map. Raises ArtifactError as ``attached`` does."""
+    def open(cls, folder: Path, *, mapped: bool = True) -> Index:
+        """Open the index beside a model. Raises ArtifactError as ``attached`` does.
+
+        mapped: by memory map, to search in; else in memory, to add items to.
+        """
         about = read_about(folder)
         faiss = _faiss()
         try:
-            graph = faiss.read_index(str(folder / GRAPH), faiss.IO_FLAG_MMAP_IFC)
+            graph = faiss.read_index(str(folder / GRAPH), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
         except RuntimeError as error:
             raise _unfit(folder, "it cannot be read") from error
         kind = about.get("kind", "graph")
@@ -196,7 +215,8 @@ class Index:
         if type(graph) is not made or (graph.ntotal, graph.d) != (about["items"], about["dim"]):
             raise _unfit(folder, "it is no index of these items")
         recall = about["recall"]
-        return cls(graph, about["likeness"], about["width"], None if recall < 0 else recall, kind)
+        known = None if recall < 0 else recall
+        return cls(graph, about["likeness"], about["width"], known, kind, mapped=mapped)
 
 
 class Attached:
@@ -252,6 +272,30 @@ def read_about(folder: Path) -> dict[str, Any]:
     ):
         raise _unfit(folder, f"{ABOUT} is wrong")
     return about
+
+
+def _numbers(vectors: NDArray[np.float32], first: int) -> NDArray[np.float32]:
+    """Return the vectors of items from code ``first`` on as faiss takes them, once all are numbers."""
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    broken = ~np.isfinite(vectors).all(axis=1)
+    if broken.any():
+        raise DataError(
+            f"{int(broken.sum())} of {len(vectors)} item vectors are not all numbers (the first is "
+            f"item code {first + int(broken.argmax())}); the model is broken, fit it again"
+        )
+    return vectors
+
+
+@contextmanager
+def _threads(n: int | None) -> Iterator[None]:
+    """Let faiss use so many threads, all cores by default, as long as this is open."""
+    faiss = _faiss()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(n or machine.cores())
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def _trained(faiss: Any, vectors: NDArray[np.float32], cells: int, metric: int) -> Any:

@@ -26,7 +26,8 @@ svg.map circle { fill: var(--muted); fill-opacity: 0.65; }
 svg.map circle:hover { fill-opacity: 1; stroke: var(--ink); stroke-width: 1.5; }
 svg.map circle.around { stroke: var(--ink); stroke-width: 2.5; fill-opacity: 1; }
 ul.legend { list-style: none; display: flex; flex-wrap: wrap; gap: 0.3rem 1.2rem; padding: 0; }
-ul.legend svg { width: 0.8em; height: 0.8em; margin-right: 0.4em; }
+ul.legend li { white-space: nowrap; }
+ul.legend svg { display: inline; width: 0.8em; height: 0.8em; margin-right: 0.4em; }
 """
 
 

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from nextclick import artifact
 from nextclick.errors import ConfigError, DataError, nearest
-from nextclick.index import Index, ItemSpace, Kind
+from nextclick.features import Features
+from nextclick.files import check_new
+from nextclick.index import Index, ItemSpace, Kind, attached
 from nextclick.network.recommender import NeuralRecommender
 from nextclick.recommendations import Recommendation
 from nextclick.recommender import Recommender
@@ -101,6 +103,60 @@ def build_index(
     to find this share of the 20 exact nearest items of sessions of one click, if it can be.
     Raises ConfigError for a model without vectors of sessions and items, or a recall outside 0 to 1.
     """
+    tell = progress or (lambda what, done, total: None)
+    model = _network_of(path, recall)
+    space = space_of(model)
+    start = time.perf_counter()
+    index = Index.build(
+        space, kind=kind, links=links, build_width=build_width, threads=threads,
+        progress=lambda done, total: tell("building the index", done, total),
+    )  # fmt: skip
+    built = _measured(model, space, index, recall, time.perf_counter() - start, tell)
+    index.save(path, artifact.arrays_sha256(path))
+    return built
+
+
+def extend_index(
+    path: Path,
+    features: Features,
+    out: Path,
+    *,
+    recall: float = 0.95,
+    threads: int | None = None,
+    overwrite: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Built:
+    """Write a model that also knows the items that are new in ``features``, with the index of both beside it.
+
+    Nothing is fitted again: the new items get vectors from their features (``with_items``) and are added to
+    the graph that lies beside the model in ``path``, which stays as it is. The new index remembers the new
+    model, and is refused beside the old one.
+    recall, threads: as in ``build_index``.
+    Raises ConfigError for a model without an index, or not fitted with features, and where no item is new;
+    DataError where ``out`` exists, or features that are not of the kind it was fitted with.
+    """
+    tell = progress or (lambda what, done, total: None)
+    check_new(out, overwrite=overwrite)
+    model = _network_of(path, recall)
+    if attached(path, artifact.arrays_sha256(path), model.n_items) is None:
+        raise ConfigError(f"{path}: no index to add items to; build it first: nextclick index {path}")
+    wider = model.with_items(features)
+    n = model.n_items
+    if wider.n_items == n:
+        raise ConfigError(f"{path}: knows every item that has features already; there is none to add")
+    space = space_of(wider)
+    start = time.perf_counter()
+    index = Index.open(path, mapped=False)
+    index.add(
+        space.vectors[n:], threads=threads, progress=lambda done, total: tell("adding items", done, total)
+    )
+    built = _measured(wider, space, index, recall, time.perf_counter() - start, tell)
+    with artifact.saving(wider, out, overwrite=overwrite) as aside:
+        index.save(aside, artifact.arrays_sha256(aside))
+    return built
+
+
+def _network_of(path: Path, recall: float) -> NeuralRecommender:
     if not 0 < recall <= 1:
         raise ConfigError(f"recall={recall}: expected a share above 0, at most 1")
     model = artifact.load(path, with_index=False)
@@ -109,13 +165,14 @@ def build_index(
             f"{path}: {model.name} does not search a space of vectors, so no index makes it faster; take a "
             "network (sml, narm, stamp, gru4rec)"
         )
-    space, tell = space_of(model), progress or (lambda what, done, total: None)
-    start = time.perf_counter()
-    index = Index.build(
-        space, kind=kind, links=links, build_width=build_width, threads=threads,
-        progress=lambda done, total: tell("building the index", done, total),
-    )  # fmt: skip
-    seconds = time.perf_counter() - start
+    return model
+
+
+def _measured(
+    model: NeuralRecommender, space: ItemSpace, index: Index, recall: float, seconds: float,
+    tell: Callable[[str, int, int], None],
+) -> Built:  # fmt: skip
+    """Make the search of an index as wide as it takes, and return what it came to."""
     tell("measuring", 0, 1)
     clicked = np.linspace(0, model.n_items - 1, min(_ASKED, model.n_items)).astype(np.int32)
     vectors = model.session_vectors(Queries.of([[code] for code in clicked.tolist()]))
@@ -127,7 +184,6 @@ def build_index(
     for vector in vectors:
         index.search(vector[None], _K)
     indexed_ms = 1e3 * (time.perf_counter() - start) / len(vectors)
-    index.save(path, artifact.arrays_sha256(path))
     tell("measured", 1, 1)
     return Built(
         len(index), index.dim, index.kind, index.width, reached, len(vectors), seconds, indexed_ms, exact_ms

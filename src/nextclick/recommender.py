@@ -53,6 +53,8 @@ class Recommender(ABC):
     """Whether ``fit`` takes features of the items."""
     fits_by_engine: ClassVar[bool] = False
     """Whether a database can work out what it learns (``Run.engine``)."""
+    wants_features: ClassVar[bool] = False
+    """Whether it is made for them, so that a fit without is worth a word."""
 
     vocabulary: Vocabulary = field(init=False, repr=False)
     support: NDArray[np.int64] = field(init=False, repr=False)
@@ -124,7 +126,7 @@ class Recommender(ABC):
         beyond ``sessions.n_items``.
         """
         if features is not None and not self.reads_features:
-            raise ConfigError(f"{self.name} reads no item features: fit it without, or fit prnn with them")
+            raise ConfigError(f"{self.name} reads no item features: fit it without, or a network with them")
         if run is not None and run.engine is not None and not self.fits_by_engine:
             raise ConfigError(f"{self.name} is fitted in memory; item-knn and vmis-knn can be by an engine")
         if sessions.origin.get("part") == "test":
@@ -163,8 +165,8 @@ class Recommender(ABC):
         do not read features, and DataError for features that are not of the kind it was fitted with.
         """
         raise ConfigError(
-            f"{self.name} knows items by their ids alone, so new ones need a new fit; prnn takes them with "
-            "their features"
+            f"{self.name} knows items by their ids alone, so new ones need a new fit; networks fitted with "
+            "features take them"
         )
 
     @property

@@ -29,6 +29,8 @@ from nextclick.settings import Search, as_text, of_table, settings_of
 if TYPE_CHECKING:
     import optuna
 
+    from nextclick.features import Features
+
 Metric = Literal["recall@20", "mrr@20"]
 _RANDOM = 10  # trials drawn at random before the search learns from them
 
@@ -85,6 +87,7 @@ def tune(
     seed: int = 0,
     out: str | Path | None = None,
     generators: Sequence[Recommender] = (),
+    features: Features | None = None,
     progress: TuneProgress | None = None,
 ) -> Tuned:
     """Search the settings of a model that say where to look (``about(search=...)``), the defaults first.
@@ -95,7 +98,7 @@ def tune(
     search starts from it;  out: a TOML file for the best settings so far, and beside it a folder (best.toml:
     best.tune) from which the same search goes on where it was stopped, as if it never had been.
     generators: fitted on the training part, for a model made of others; then a validation part is needed, as
-    they have seen the latest tenth.
+    they have seen the latest tenth.  features: of the items, for a model that reads them.
     A trial whose training diverges, or whose settings do not go together, is recorded as failed.
 
     Proposals are those of Optuna's TPE sampler, each with a seed of its own made of ``seed`` and its number.
@@ -111,6 +114,8 @@ def tune(
     fixed = dict(settings or {})
     start = build(model, fixed, generators=generators)
     ranges = searched(start, fixed)
+    if features is not None and not start.reads_features:
+        raise ConfigError(f"{model} reads no item features: leave --features out, or search a network")
     if generators and not data.validation.n_pairs:
         raise DataError(
             f"{data.name} has no validation part, and its training part is what the generators were fitted "
@@ -126,6 +131,7 @@ def tune(
         "ranges": {name: list(of_setting) for name, of_setting in ranges.items()},
         "nextclick": __version__,
         **({"generators": [identity(one) for one in generators]} if generators else {}),
+        **({"features": features.fingerprint} if features is not None else {}),
     }
     run = Run(candidates=Path(out).with_suffix(".tune") / "candidates" if out and generators else None)
     file = None if out is None else Path(out)
@@ -145,7 +151,8 @@ def tune(
                 study.enqueue_trial({name: getattr(start, name) for name in ranges})
             trial = study.ask(spaces)
             tried = build(model, {**fixed, **trial.params}, generators=generators)
-            _try(study, trial, tried, fitted, measured, metric, lambda what, at, total: tell(what), run)
+            heard: FitProgress = lambda what, at, total: tell(what)  # noqa: E731
+            _try(study, trial, tried, fitted, measured, metric, features, heard, run)
             done = _trials(study)
             found = Tuned(model, metric, {}, tuple(done), measured_on)
             if file is not None and found.ranked() and found.best is done[-1]:
@@ -229,21 +236,15 @@ def _parts(data: Dataset) -> tuple[Sessions, Sessions, str]:
 
 
 def _try(
-    study: optuna.Study,
-    trial: optuna.Trial,
-    model: Recommender,
-    fitted: Sessions,
-    measured: Sessions,
-    metric: Metric,
-    progress: FitProgress,
-    run: Run,
-) -> None:
+    study: optuna.Study, trial: optuna.Trial, model: Recommender, fitted: Sessions, measured: Sessions,
+    metric: Metric, features: Features | None, progress: FitProgress, run: Run,
+) -> None:  # fmt: skip
     """Fit a model, measure it, and tell the study."""
     import optuna
 
     begun = time.perf_counter()
     try:
-        model.fit(fitted, progress=progress, run=run)
+        model.fit(fitted, features=features, progress=progress, run=run)
         reached = model.measure(measured, progress=lambda done, total: progress("measuring", done, total))
     except (TrainingDivergedError, ConfigError, MemoryError) as error:
         trial.set_user_attr("seconds", time.perf_counter() - begun)
@@ -332,8 +333,9 @@ def _same_search(file: Path, search: Mapping[str, Any]) -> None:
     except (ValueError, OSError) as error:
         raise DataError(f"{file}: unreadable ({error}); remove {file.parent} to begin anew") from error
     asked = json.loads(json.dumps(search))
-    for name, value in asked.items():
-        found = before.get(name) if isinstance(before, dict) else None
+    before = before if isinstance(before, dict) else {}
+    for name in {**asked, **before}:
+        found, value = before.get(name), asked.get(name)
         if found != value:
             raise ConfigError(
                 f"{file.parent} holds a search with another {name}: {_in_words(found)}; now it is "
@@ -361,6 +363,7 @@ def _write(file: Path, found: Tuned, search: Mapping[str, Any]) -> None:
     best, first, data = found.best, found.trials[0], search["data"]
     n, failed = len(found.trials), sum(bool(trial.error) for trial in found.trials)
     fixed = ", ".join(f"{name}={as_text(value)}" for name, value in search["fixed"].items())
+    given = f" --features DIR, those of fingerprint {search['features']}" if "features" in search else ""
     comments = [
         f"Settings of {found.model}, the best of {n} trial{'s' * (n > 1)} ({failed} failed) by "
         f"{found.metric}; trial {best.number}.",
@@ -368,7 +371,7 @@ def _write(file: Path, found: Tuned, search: Mapping[str, Any]) -> None:
         + (f"; the first trial: {_figures(first)}." if not first.error else "."),
         f"Data fingerprint {data['fingerprint']}.",
         f"Held fixed: {fixed or 'nothing'}. Seed of the search: {search['seed']}. nextclick {__version__}.",
-        f"To use it: nextclick fit DATA {found.model} --settings {file.name} --out DIR",
+        f"To use it: nextclick fit DATA {found.model} --settings {file.name} --out DIR{given}",
     ]
     lines = [f"# {''.join(c if c.isprintable() else ' ' for c in comment)}" for comment in comments]
     lines += ["", f'model = "{found.model}"', "", "[settings]"]

@@ -98,26 +98,21 @@ def features(
       nextclick features data --items new-items.parquet --text title,description --like features --out new
     """
     from nextclick.dataset import Dataset
-    from nextclick.features import Features, Images, build_features
+    from nextclick.features import Features, Recipe
     from nextclick.files import check_new
-    from nextclick.filters import ItemTable
 
     check_new(out, overwrite=overwrite)
     dataset = Dataset.load(data, verify=True)
     earlier = None if like is None else Features.load(like)
-    items = ItemTable.read(
-        items_file, id_column=items_id, columns={*text, *categorical, *numeric, *([image] if image else [])}
-    )
+    recipe = Recipe(
+        items_file, items_id or "", text, image or "", image_model, image_output or "", max_pixels,
+        categorical, numeric, vectors, seed,
+    )  # fmt: skip
     work = out.with_name(f"{out.name}.pictures")
-    pictures = None
-    if image is not None:
-        extractor = _extractor(image_model, image_output)
-        pictures = Images(image, items_file.parent, extractor, work, max_pixels=max_pixels, seed=seed)
     with progress_bar() as bar:
         task = bar.add_task("making features", total=None)
-        made = build_features(
-            items, text_columns=text, pictures=pictures, categorical=categorical, numeric=numeric,
-            vectors=vectors, like=earlier,
+        made = recipe.made(
+            like=earlier, work=work,
             progress=lambda what, done, total: bar.update(
                 task, description=what, completed=done, total=total
             ),
@@ -153,14 +148,6 @@ def features(
                       for name, about in made.about.items()},
         }
     )  # fmt: skip
-
-
-def _extractor(model: str, output: str | None) -> Any:
-    from nextclick.features.extractors import OnnxExtractor, googlenet
-
-    if model == "own":
-        return "own"
-    return googlenet() if model == "googlenet" else OnnxExtractor(Path(model), output)
 
 
 def _clean(work: Path) -> None:

@@ -49,7 +49,7 @@ from nextclick.tuning import read_settings
     "features_dir",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help='Item features, as "nextclick features" writes them, for the models that read them.',
+    help='Item features, as "nextclick features" writes them, for networks, which then read them too.',
 )
 @click.option(
     "--full", is_flag=True, help="Fit on training and validation together, once settings are chosen."
@@ -147,7 +147,7 @@ def fit(
     dataset = Dataset.load(data, verify=True)
     sessions = dataset.full if full else dataset.train
     features = None if features_dir is None else Features.load(features_dir)
-    if recommender.reads_features and features is None and first:
+    if recommender.wants_features and features is None and first:
         messages.print(f"{model}: no --features given, it reads item ids alone")
     start = time.perf_counter()
     with progress_bar() as bar, _engine(engine, dataset, out, limit) as opened:

@@ -13,6 +13,7 @@ from nextclick import settings
 from nextclick.artifact import load
 from nextclick.cli.console import messages, print_for_programs, progress_bar
 from nextclick.dataset import Dataset
+from nextclick.features import Features
 from nextclick.models import build, find
 from nextclick.tuning import Trial, Tuned, searched
 from nextclick.tuning import tune as search
@@ -53,6 +54,13 @@ SHOWN = 5  # trials in the table at the end
     type=click.Path(path_type=Path),
     help="For models made of others (rrcre, blend): a saved model to build on; repeat for more.",
 )
+@click.option(
+    "--features",
+    "features_dir",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help='Item features, as "nextclick features" writes them, for networks, which then read them too.',
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the search.")
 def tune(
     data: Path,
@@ -62,6 +70,7 @@ def tune(
     metric: Literal["recall@20", "mrr@20"],
     out: Path,
     generator_dirs: tuple[Path, ...],
+    features_dir: Path | None,
     seed: int,
 ) -> None:
     """Search for the settings of MODEL that are best on the validation sessions of DATA.
@@ -73,10 +82,12 @@ def tune(
     Example:
       nextclick tune data vs-knn --trials 50 --out vs-knn.toml
       nextclick tune data vs-knn --metric mrr@20 --set remind=earlier --out mrr.toml
+      nextclick tune data prnn --features features --out prnn.toml
       nextclick tune data blend --generator models/vs-knn --generator models/narm --out blend.toml
     """
     fixed = settings.parse(find(model), assignments)
     generators = [load(path) for path in generator_dirs]
+    features = None if features_dir is None else Features.load(features_dir)
     dataset = Dataset.load(data, verify=True)
     if not len(dataset.validation):
         messages.print(
@@ -90,7 +101,7 @@ def tune(
         task = bar.add_task(model, total=trials)
         found = search(
             dataset, model, trials=trials, settings=fixed, metric=metric, seed=seed, out=out,
-            generators=generators,
+            generators=generators, features=features,
             progress=lambda what, done: bar.update(
                 task, description=_going_on(model, metric, what, done), completed=len(done)
             ),
@@ -104,6 +115,7 @@ def tune(
             soft_wrap=True,
         )
     over = "".join(f" --generator {path}" for path in generator_dirs)
+    over += f" --features {features_dir}" if features_dir is not None else ""
     messages.print(
         f"settings: {out}\nnext: nextclick fit {data} {model}{over} --settings {out} --out models/{model}",
         soft_wrap=True,

@@ -60,9 +60,10 @@ def run(
     tell, speak = progress or (lambda what, done, total: None), say or (lambda text: None)
     with alone(out):
         datasets = work.datasets_of(experiment, out, tell)
+        features = work.features_of(experiment, out, tell)
         tasks: dict[str, list[Task]] = {}
         for row in experiment.rows:
-            tasks[row.label] = work.tasks_of(row, datasets, out, tasks)
+            tasks[row.label] = work.tasks_of(row, datasets, out, tasks, features)
         known = {task.folder: task.done() for of_row in tasks.values() for task in of_row}
 
         def results() -> _Results:

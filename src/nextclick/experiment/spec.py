@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nextclick.errors import ConfigError, nearest
+from nextclick.features import Recipe
 from nextclick.files import read_toml
 from nextclick.models import build, find, takes_generators
 from nextclick.prepare import PrepareOptions
@@ -39,7 +40,8 @@ class Row:
     """One line of an experiment: a model with settings, fitted once per seed.
 
     settings: as ``build`` takes them;  seeds: (None,) for a model without chance;  full: fit on training and
-    validation together;  generators: labels of the rows whose models this one builds on.
+    validation together;  generators: labels of the rows whose models this one builds on;  features: the
+    name of those that it reads.
     """
 
     label: str
@@ -49,11 +51,13 @@ class Row:
     full: bool
     published: Published | None
     generators: tuple[str, ...] = ()
+    features: str | None = None
 
     @property
     def written(self) -> str:
-        """The settings as they are typed, "defaults" where there are none, and what it builds on."""
+        """The settings as they are typed, "defaults" where there are none; what it reads and builds on."""
         typed = " ".join(f"{name}={as_text(value)}" for name, value in self.settings.items()) or "defaults"
+        typed += f"; features {self.features}" if self.features else ""
         return f"{typed}; over {' + '.join(self.generators)}" if self.generators else typed
 
 
@@ -61,13 +65,15 @@ class Row:
 class Experiment:
     """An experiment file, checked.
 
-    data: ``prepared``, or files and options of ``prepare``;  folder: where its paths begin.
+    data: ``prepared``, or files and options of ``prepare``;  folder: where its paths begin;  features: by
+    name, a directory that ``nextclick features`` wrote, or what to make them from.
     """
 
     name: str
     data: Mapping[str, Any]
     rows: tuple[Row, ...]
     folder: Path
+    features: Mapping[str, Path | Recipe] = field(default_factory=dict)
 
     def row(self, label: str) -> Row:
         """Return the row of a label. Raises ConfigError that names the nearest."""
@@ -96,7 +102,7 @@ def read(path: str | Path, data: str | Path | None = None) -> Experiment:
 
 
 def _experiment(content: Mapping[str, Any], folder: Path, beside: Path) -> Experiment:
-    _only(content, ("name", "data", "defaults", "rows"), "the experiment")
+    _only(content, ("name", "data", "features", "defaults", "rows"), "the experiment")
     name = content.get("name")
     if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
         raise ConfigError('name: expected letters, digits, "-", "_" or ".", for example name = "diginetica"')
@@ -111,7 +117,44 @@ def _experiment(content: Mapping[str, Any], folder: Path, beside: Path) -> Exper
         if labels.count(label) > 1:
             raise ConfigError(f"{labels.count(label)} rows have the label {label!r}; give each its own")
     _check_generators(read_rows)
-    return Experiment(name, _data(content.get("data")), tuple(read_rows), folder)
+    features = _features(_table(content.get("features", {}), "[features]"), folder)
+    for row in read_rows:
+        if row.features is not None and row.features not in features:
+            there_are = ", ".join(features) or "none"
+            hint = nearest(row.features, features)
+            raise ConfigError(
+                f"row {row.label!r}: no [features] {row.features!r}{hint}; there are: {there_are}"
+            )
+    return Experiment(name, _data(content.get("data")), tuple(read_rows), folder, features)
+
+
+def _features(given: Mapping[str, Any], folder: Path) -> dict[str, Path | Recipe]:
+    """Return what the table [features] says, with paths from the folder of the data."""
+    found: dict[str, Path | Recipe] = {}
+    for name, said in given.items():
+        if isinstance(said, str):
+            found[name] = folder / said
+            continue
+        where = f"[features] {name}"
+        table = dict(_table(said, f"{where}: a directory of features, or what to make them from"))
+        _only(table, [option.name for option in dataclasses.fields(Recipe)], where)
+        for option, value in table.items():
+            kinds: dict[str, Any] = {"vectors": dict, "max_pixels": int, "seed": int}
+            kind = kinds.get(option, list if option in ("text", "categorical", "numeric") else str)
+            texts = value if kind is list else value.values() if kind is dict else ()
+            if type(value) is not kind or not all(isinstance(text, str) for text in texts):
+                words = {list: "a list of columns", dict: "files by name", int: "a whole number", str: "text"}
+                raise ConfigError(f"{where}: {option}={value!r}: expected {words[kind]}")
+        for option in ("text", "categorical", "numeric"):
+            table[option] = tuple(table.get(option, ()))
+        if "items" not in table:
+            raise ConfigError(f'{where}: which table of items? Write for example items = "items.parquet"')
+        table["items"] = folder / table["items"]
+        table["vectors"] = {of: folder / file for of, file in table.get("vectors", {}).items()}
+        if table.get("image_model", "own") not in ("own", "googlenet"):
+            table["image_model"] = str(folder / table["image_model"])
+        found[name] = Recipe(**table)
+    return found
 
 
 def _check_generators(rows: Sequence[Row]) -> None:
@@ -160,7 +203,8 @@ def _data(table: Any) -> dict[str, Any]:
 
 def _row(row: Mapping[str, Any], defaults: Mapping[str, Any], n: int, beside: Path) -> Row:
     where = f"row {n}" + (f" ({row['label']})" if isinstance(row.get("label"), str) else "")
-    _only(row, ("model", "settings", "label", "seeds", "published", "full", "generators"), where)
+    known = ("model", "settings", "features", "label", "seeds", "published", "full", "generators")
+    _only(row, known, where)
     model = row.get("model")
     if not isinstance(model, str):
         raise ConfigError(f'{where}: which model? Write for example model = "vs-knn"')
@@ -179,7 +223,11 @@ def _row(row: Mapping[str, Any], defaults: Mapping[str, Any], n: int, beside: Pa
         raise ConfigError(f"{where}: full={full!r}: expected true or false")
     seeds = _seeds(row.get("seeds", defaults.get("seeds")), model, where)
     published = _published(row.get("published"), where)
-    made = Row("", model, settings, seeds, full, published, generators)
+    features = row.get("features")
+    if features is not None and not (isinstance(features, str) and find(model).reads_features):
+        wrong = "expected the name of a table" if not isinstance(features, str) else f"{model} reads none"
+        raise ConfigError(f"{where}: features={features!r}: {wrong}")
+    made = Row("", model, settings, seeds, full, published, generators, features)
     label = row.get("label", f"{model}, {made.written}")
     if not isinstance(label, str) or not label.strip():
         raise ConfigError(f"{where}: label={label!r}: expected text")

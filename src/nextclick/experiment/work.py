@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import hashlib
 import json
@@ -16,7 +17,8 @@ from nextclick import __version__, artifact, evaluation
 from nextclick.dataset import Dataset
 from nextclick.errors import DataError, NextclickError
 from nextclick.experiment.spec import FILES, Experiment, Row
-from nextclick.files import new_directory, write_json
+from nextclick.features import Features
+from nextclick.files import new_directory, sha256, write_json
 from nextclick.models import build
 from nextclick.prepare import prepare
 from nextclick.recommender import Recommender, Run
@@ -34,6 +36,7 @@ class Task:
     """One fit of one row: on a data set, with a seed; ``folder`` keeps what came of it.
 
     generators: the fits of other rows whose models this one builds on; they have to be done before.
+    features: what it reads of the items.
     """
 
     row: Row
@@ -42,6 +45,7 @@ class Task:
     key: Mapping[str, Any]
     folder: Path
     generators: tuple[Task, ...] = ()
+    features: Features | None = None
 
     def model(self) -> Recommender:
         """Return the recommender, not fitted, over the models of its generators."""
@@ -99,20 +103,53 @@ def datasets_of(experiment: Experiment, out: Path, progress: Progress) -> list[D
     return datasets
 
 
+def features_of(experiment: Experiment, out: Path, progress: Progress) -> dict[str, Features]:
+    """Return the features that rows of an experiment read, by name, made below ``out`` if they are not there.
+
+    Raises ArtifactError for a directory that holds none, and what making them raises.
+    """
+    found = {}
+    for name in dict.fromkeys(row.features for row in experiment.rows if row.features is not None):
+        given = experiment.features[name]
+        if isinstance(given, Path):
+            found[name] = Features.load(given)
+            continue
+        for file in (given.items, *given.vectors.values()):
+            if not file.is_file():
+                raise DataError(f"{file}: no such file; the features {name!r} are made from it")
+        files = [sha256(file) for file in (given.items, *given.vectors.values())]
+        folder = out / "features" / f"{name}-{_digest([dataclasses.asdict(given), files, __version__])}"
+        if not folder.exists():
+            pictures = folder.with_name(f"{folder.name}.pictures")
+
+            def tell(what: str, done: int, total: int, name: str = name) -> None:
+                progress(f"features {name}: {what}", done, total)
+
+            given.made(work=pictures, progress=tell).save(folder)
+            shutil.rmtree(pictures, ignore_errors=True)
+        found[name] = Features.load(folder)
+    return found
+
+
 def _paths(experiment: Experiment, given: str | list[str]) -> list[str]:
     patterns = [given] if isinstance(given, str) else given
     return [str(experiment.folder / pattern) for pattern in patterns]
 
 
 def tasks_of(
-    row: Row, datasets: list[Dataset], out: Path, others: Mapping[str, Sequence[Task]]
+    row: Row,
+    datasets: list[Dataset],
+    out: Path,
+    others: Mapping[str, Sequence[Task]],
+    features: Mapping[str, Features],
 ) -> list[Task]:
     """Return what is to be fitted for a row: every seed on every data set.
 
     others: the tasks of the rows above, by label. A generator is taken with the same seed where its row has
-    it, else with its row's first.
+    it, else with its row's first.  features: by name.
     """
     tasks = []
+    read = None if row.features is None else features[row.features]
     for n, dataset in enumerate(datasets, start=1):
         for seed in row.seeds:
             generators = tuple(_with(others[label], dataset, seed) for label in row.generators)
@@ -126,10 +163,11 @@ def tasks_of(
                 "data": dataset.fingerprint,
                 "nextclick": __version__,
                 **({"generators": [one.folder.name for one in generators]} if generators else {}),
+                **({"features": read.fingerprint} if read is not None else {}),
             }
             words = [row.model, *[f"slice-{n}"] * (len(datasets) > 1), *[f"seed-{seed}"] * (seed is not None)]
             folder = out / "runs" / "-".join([*words, _digest(key)])
-            tasks.append(Task(row, seed, dataset, key, folder, generators))
+            tasks.append(Task(row, seed, dataset, key, folder, generators, read))
     return tasks
 
 
@@ -151,6 +189,7 @@ def do(task: Task, progress: Progress) -> dict[str, Any]:
         sessions = task.dataset.full if task.row.full else task.dataset.train
         model = task.model().fit(
             sessions,
+            features=task.features,
             progress=lambda what, done, total: progress(f"{name}, {what}", done, total),
             run=Run(checkpoints=checkpoints, candidates=task.folder.parent.parent / "candidates"),
         )
@@ -186,4 +225,4 @@ def _with_seed(row: Row, seed: int | None) -> dict[str, Any]:
 
 
 def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:10]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,62 @@ def build_features(
     ids = items.ids
     vocabulary = Vocabulary(ids if ids.dtype == np.int64 else [str(item) for item in ids.tolist()])
     return Features(vocabulary, representations, about, encoders)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to make features from, as the command line and experiment files say it.
+
+    items: Parquet or CSV, a row per item; pictures are looked for from its folder;  items_id: its id column,
+    found if empty;  text, image, categorical, numeric: its columns;  image_model: "own", "googlenet" or an
+    ONNX file, of which image_output is taken;  vectors: ready-made ones by name, as files;  max_pixels:
+    larger pictures are refused;  seed: of the training of "own".
+    """
+
+    items: Path
+    items_id: str = ""
+    text: tuple[str, ...] = ()
+    image: str = ""
+    image_model: str = "own"
+    image_output: str = ""
+    max_pixels: int = images.MAX_PIXELS
+    categorical: tuple[str, ...] = ()
+    numeric: tuple[str, ...] = ()
+    vectors: Mapping[str, Path] = field(default_factory=dict)
+    seed: int = 1
+
+    def made(
+        self,
+        *,
+        like: Features | None = None,
+        work: Path | None = None,
+        progress: Progress = lambda what, done, total: None,
+    ) -> Features:
+        """Return the features; like, progress: as in ``build_features``;  work: as in ``Images``.
+
+        Raises as ``build_features`` and ``ItemTable.read`` do.
+        """
+        columns = {*self.text, *self.categorical, *self.numeric, *([self.image] if self.image else [])}
+        table = ItemTable.read(self.items, id_column=self.items_id or None, columns=columns)
+        pictures = None
+        if self.image:
+            pictures = Images(
+                self.image, self.items.parent, self._extractor(), work,
+                max_pixels=self.max_pixels, seed=self.seed,
+            )  # fmt: skip
+        return build_features(
+            table, text_columns=self.text, pictures=pictures, categorical=self.categorical,
+            numeric=self.numeric, vectors=self.vectors, like=like, progress=progress,
+        )  # fmt: skip
+
+    def _extractor(self) -> Any:
+        from nextclick.features.extractors import OnnxExtractor, googlenet
+
+        if self.image_model == "own":
+            return "own"
+        if self.image_model == "googlenet":
+            return googlenet()
+        return OnnxExtractor(Path(self.image_model), self.image_output or None)
 
 
 def _texts(items: ItemTable, names: Sequence[str]) -> list[str]:

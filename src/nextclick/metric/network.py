@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nextclick.metric.encoders import Kind, encoder
 from nextclick.network.encoders import dropped
+from nextclick.network.item_vectors import ItemVectors
 
 Distance = Literal["cosine", "euclidean"]
 
@@ -46,8 +47,8 @@ class MetricNetwork(nn.Module):
         self.distance, self.normalised = distance, normalised
         self._same = common and not tanh
         self.dropout_items, self.dropout_session = dropout_items, dropout_session
-        self.items = nn.Embedding(n_items, dim)
-        self.own = None if common else nn.Embedding(n_items, dim)
+        self.items = ItemVectors(n_items, dim)
+        self.own = None if common else ItemVectors(n_items, dim)
         self.encoder = encoder(kind, dim, hidden, longest)
         width: int = self.encoder.width  # type: ignore[assignment]
         dense: list[nn.Module] = []
@@ -83,7 +84,7 @@ class MetricNetwork(nn.Module):
     def table(self) -> Tensor:
         """omega of all items, [N, D]."""
         table = self.items if self.own is None else self.own
-        return self._brought(self.item_encoder(table.weight))
+        return self._brought(self.item_encoder(table.all()))
 
     def distances(self, anchors: Tensor, items: Tensor) -> Tensor:
         """Distances of vectors to vectors that stand in the last but one dimension of ``items``.

@@ -55,8 +55,9 @@ class AllItems(Objective):
         if len(targets) == 0:  # fewer rows than processes: this one adds gradients of zero
             changed = [weights for weights in network.parameters() if weights.requires_grad]
             return torch.stack([(weights * 0.0).sum() for weights in changed]).sum(), pairs
-        table = network.table()
-        vectors = network.sessions(clicks, mask)[wanted]  # [P, D]
+        with network.items.once():
+            table = network.table()
+            vectors = network.sessions(clicks, mask)[wanted]  # [P, D]
         if network.bias is not None:  # one more coordinate, which is 1 for every session
             vectors = torch.cat([vectors, vectors.new_ones(len(vectors), 1)], 1)
             table = torch.cat([table, network.bias], 1)
@@ -114,6 +115,8 @@ class SampledItems(Objective):
         self.input = RowTable(network.items.weight)
         self.output = self.input if network.output is None else RowTable(network.output)
         self.bias = None if network.bias is None else RowTable(network.bias)
+        features = network.items.features
+        self._of_features = {id(table): RowTable(table) for table in features.tables()} if features else {}
         device = network.items.weight.device
         self._by_batch = popularity.to(device)  # share of clicks, [N]
         self._by_sample = torch.from_numpy(sampler.probability).float().to(device)
@@ -129,12 +132,12 @@ class SampledItems(Objective):
     def loss(self, step: Step) -> tuple[Tensor, int]:
         device = self.network.items.weight.device
         n, of = len(step.clicks), self.workers.share(len(step.clicks))
-        clicks = self.input.rows(step.clicks.to(device))[of]
+        clicks = self._rows(self.input, step.clicks.to(device))[of]
         states = self.encoder.step(clicks, self.states.before(step, of))
         self.states.keep([state.detach() for state in states])
         candidates = torch.cat([step.targets, step.samples]).to(device)  # [K]
         offset = self._offset(candidates, n)  # [K]
-        output = self.output.rows(candidates).T
+        output = self._rows(self.output, candidates).T
         sessions, columns, pairs = states[-1], torch.arange(n, device=device)[of], n
         if not bool(step.wanted.all()):
             wanted = step.wanted[of].to(device)
@@ -147,7 +150,8 @@ class SampledItems(Objective):
         return loss, pairs
 
     def optimizer(self, rate: float) -> torch.optim.Optimizer:
-        tables = [table for table in (self.input, self.output, self.bias) if table is not None]
+        given = (self.input, self.output, self.bias, *self._of_features.values())
+        tables = [table for table in given if table is not None]
         tables = list({id(table): table for table in tables}.values())  # tied: one and the same
         self._tables = tables
         dense = [weight for weight in self.network.parameters() if weight.requires_grad]
@@ -156,6 +160,13 @@ class SampledItems(Objective):
     def gradients(self) -> list[Tensor]:
         of_rows = [rows.grad for table in self._tables for _, rows in table.read if rows.grad is not None]
         return [*super().gradients(), *of_rows]
+
+    def _rows(self, table: RowTable, numbers: Tensor) -> Tensor:
+        """Vectors of items, [K, D]; those of the input with what their features add."""
+        rows, features = table.rows(numbers), self.network.items.features
+        if table is not self.input or features is None:
+            return rows
+        return rows + features(numbers, lambda weight, of: self._of_features[id(weight)].rows(of))
 
     def _offset(self, candidates: Tensor, n: int) -> Tensor | None:
         """Return what is added to the candidates' scores, [K]: biases, and the correction, if any."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nextclick.network.item_vectors import ItemVectors
+
 
 class Network(nn.Module):
     """Items in, scores of all items out: table, encoder, decoder.
@@ -29,7 +31,7 @@ class Network(nn.Module):
         temperature: float = 0.0,
     ) -> None:
         super().__init__()
-        self.items = nn.Embedding(n_items, dim)
+        self.items = ItemVectors(n_items, dim)
         self.encoder = encoder
         width: int = encoder.width  # type: ignore[assignment]
         self.decoder = nn.Linear(width, dim, bias=False) if bilinear else nn.Identity()
@@ -59,7 +61,7 @@ class Network(nn.Module):
 
     def table(self) -> Tensor:
         """Vectors of all items on the output side, [N, D]."""
-        weights = self.items.weight if self.output is None else self.output
+        weights = self.items.all() if self.output is None else self.output
         return nn.functional.normalize(weights, dim=-1) if self.temperature > 0 else weights
 
     def scores(self, vectors: Tensor) -> Tensor:

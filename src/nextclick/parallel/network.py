@@ -1,107 +1,15 @@
-"""The network of a p-RNN: sources that read items, a GRU for each subnet, and how their states are scored."""
+"""The network of a p-RNN: a GRU for each subnet over what its sources tell of items, and the scores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from nextclick.features import Dense, Representation, Sparse
 from nextclick.network.encoders import dropped
-
-Reader = Callable[[Tensor, Tensor], Tensor]
-"""Returns rows [K, D] of a table [N, D], numbers [K]; in training it remembers them for the optimizer."""
-
-
-def plain(table: Tensor, numbers: Tensor) -> Tensor:
-    """Read rows without remembering them."""
-    return table.index_select(0, numbers)
-
-
-class IdSource(nn.Module):
-    """One-hot input: what an item adds to the gates is a vector of its own.  ``table`` [N, W]."""
-
-    def __init__(self, n_items: int, width: int) -> None:
-        super().__init__()
-        self.table = nn.Parameter(torch.empty(n_items, width))
-
-    def tables(self) -> list[Tensor]:
-        """The parameters of which a step reads rows."""
-        return [self.table]
-
-    def forward(self, items: Tensor, read: Reader) -> Tensor:
-        """What items [L] add to the gates, [L, W]."""
-        return read(self.table, items)
-
-
-class DenseSource(nn.Module):
-    """A vector x per item, which adds x @ weight.
-
-    name: of the representation;  fine_tuned: the vectors themselves are trained too.
-    """
-
-    def __init__(self, name: str, given: Dense, width: int, fine_tuned: bool) -> None:
-        super().__init__()
-        values = torch.from_numpy(given.values)
-        self.name, self.fine_tuned = name, fine_tuned
-        if fine_tuned:
-            self.table = nn.Parameter(values.clone())
-        else:
-            self.register_buffer("table", values, persistent=False)
-        self.weight = nn.Parameter(torch.empty(given.width, width))
-
-    def tables(self) -> list[Tensor]:
-        """The parameters of which a step reads rows."""
-        return [self.table] if self.fine_tuned else []
-
-    def forward(self, items: Tensor, read: Reader) -> Tensor:
-        """What items [L] add to the gates, [L, W]."""
-        vectors = read(self.table, items) if self.fine_tuned else plain(self.table, items)
-        return vectors @ self.weight
-
-
-class SparseSource(nn.Module):
-    """A sparse vector x per item, which adds x @ weight: the sum of the few rows where x is not 0.
-
-    Only these rows are read, and get gradients; no matrix [N, columns] is ever made.
-    """
-
-    offsets: Tensor
-    columns: Tensor
-    values: Tensor
-
-    def __init__(self, given: Sparse, width: int) -> None:
-        super().__init__()
-        for name in ("offsets", "columns", "values"):
-            self.register_buffer(name, torch.from_numpy(getattr(given, name)), persistent=False)
-        self.weight = nn.Parameter(torch.empty(given.width, width))
-
-    def tables(self) -> list[Tensor]:
-        """The parameters of which a step reads rows."""
-        return [self.weight]
-
-    def forward(self, items: Tensor, read: Reader) -> Tensor:
-        """What items [L] add to the gates, [L, W]."""
-        first = self.offsets[items]
-        lengths = self.offsets[items + 1] - first
-        before = lengths.cumsum(0) - lengths
-        at = torch.repeat_interleave(first - before, lengths)
-        at += torch.arange(len(at), device=items.device)
-        columns, slots = torch.unique(self.columns[at], return_inverse=True)
-        rows = read(self.weight, columns.long())
-        added: Tensor = nn.functional.embedding_bag(
-            slots, rows, before, mode="sum", per_sample_weights=self.values[at]
-        )
-        return added
-
-
-def source_of(name: str, given: Representation, width: int, fine_tuned: bool) -> DenseSource | SparseSource:
-    """Return what reads a representation."""
-    if isinstance(given, Sparse):
-        return SparseSource(given, width)
-    return DenseSource(name, given, width, fine_tuned)
+from nextclick.network.sources import DenseSource, Reader, plain
 
 
 class Subnet(nn.Module):
@@ -248,10 +156,14 @@ class ParallelNetwork(nn.Module):
         back = torch.argsort(order).to(self.device)
         return torch.cat([vector for vector in self.merged(states) if vector is not None], 1)[back]
 
+    def table(self) -> Tensor:
+        """Vectors of all items on the output side, which those of ``last`` meet, [N, K H] or [N, H]."""
+        return torch.cat(list(self.output)[: self.active], 1)
+
     def scores(self, vectors: Tensor) -> Tensor:
         """Scores of all items, [B, N], for the vectors of ``last``; without gradients."""
         if self._fixed is None:
-            self._fixed = torch.cat(list(self.output)[: self.active], 1).detach().T
+            self._fixed = self.table().detach().T
         return torch.addmm(self.bias[:, 0], vectors, self._fixed)
 
     def train(self, mode: bool = True) -> ParallelNetwork:

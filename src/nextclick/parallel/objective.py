@@ -13,9 +13,10 @@ from torch import Tensor
 from nextclick.network import losses
 from nextclick.network.rowwise import RowAdagrad, RowTable
 from nextclick.network.sampling import Lanes, LaneStates, NegativeSampler, Step
+from nextclick.network.sources import Reader, plain
 from nextclick.network.training import Objective
 from nextclick.network.workers import Workers
-from nextclick.parallel.network import ParallelNetwork, Reader, plain
+from nextclick.parallel.network import ParallelNetwork
 
 Strategy = Literal["simultaneous", "alternating", "residual", "interleaving"]
 

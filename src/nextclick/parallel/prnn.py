@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nextclick.errors import ArtifactError, ConfigError, DataError
-from nextclick.features import Features, Representation
-from nextclick.features.store import one_after_the_other, representation_of
+from nextclick.errors import ConfigError, DataError
+from nextclick.network.given import NewItems
 from nextclick.network.recommender import NeuralRecommender
-from nextclick.sessions import UNKNOWN, Queries, Sessions
+from nextclick.sessions import Queries, Sessions
 from nextclick.settings import about
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from nextclick.network.training import Objective
     from nextclick.network.workers import Workers
     from nextclick.parallel.network import ParallelNetwork, Subnet
-
-_SAVED = "features."
-_BOLDNESS = 0.7
-"""Of the item encoder. On validation sessions of the demo shop 0 recommends hardly any new item, and 1 finds
-one click on them in five, at the price of a tenth of the recall of the others."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -50,7 +43,7 @@ class PRNN(NeuralRecommender):
     summary: ClassVar[str] = "recurrent networks side by side over item ids, texts, pictures, columns"
     source: ClassVar[str] = "Hidasi et al., RecSys 2016 (p-RNN)"
     copies: ClassVar[int] = 4
-    reads_features: ClassVar[bool] = True
+    wants_features: ClassVar[bool] = True
 
     architecture: Literal["parallel", "shared", "interaction", "concatenated", "feature", "id"] = field(
         default="parallel", metadata=about("how ids and features are put together")
@@ -86,6 +79,14 @@ class PRNN(NeuralRecommender):
         default="tanh", metadata=about("on the scores in training")
     )
     elu: float = field(default=0.5, metadata=about("minus the lowest value of the activation elu", low=0))
+    scale: float = field(
+        default=10.0,
+        metadata=about(
+            "what feature vectors are multiplied by; at 1, as published, those of length 1 are learnt "
+            "from much slower than ids",
+            low=0.001, search=("log", 3, 30),
+        ),
+    )  # fmt: skip
     embedded: int = field(
         default=0, metadata=about("width of a layer between features and GRU; 0: none, as published", low=0)
     )
@@ -112,24 +113,21 @@ class PRNN(NeuralRecommender):
     # -- training
 
     def _fit(self, sessions: Sessions) -> None:
-        features, self._features = self._features, None
-        if features is not None and self.architecture == "id":
+        if self._features is not None and self.architecture == "id":
             raise ConfigError("prnn: architecture=id reads no features; choose another one, or give none")
-        if features is None and self.architecture == "feature":
+        if self._features is None and self.architecture == "feature":
             raise DataError(
                 "prnn: architecture=feature needs item features: --features DIR (features in Python)"
             )
-        self._given: dict[str, Representation] = {}
-        if features is not None:
-            self._given = features.of(self.vocabulary)
-            self.facts["features"] = {
-                "fingerprint": features.fingerprint,
-                "items_without": {
-                    name: int((~of_items.present).sum()) for name, of_items in self._given.items()
-                },
-            }
-        self.facts["representations"] = self.representations
         super()._fit(sessions)
+
+    def _learn(self, sessions: Sessions, workers: Workers) -> None:
+        self.facts["representations"] = self.representations
+        super()._learn(sessions, workers)
+
+    def _whole_network(self, n_items: int) -> nn.Module:
+        network: nn.Module = self._network(n_items)  # its subnets read the features
+        return network
 
     def _train(self, sessions: Sessions, held_out: int, workers: Workers) -> None:
         fitted, kept = sessions[: len(sessions) - held_out], sessions[len(sessions) - held_out :]
@@ -167,7 +165,8 @@ class PRNN(NeuralRecommender):
         )  # fmt: skip
 
     def _network(self, n_items: int) -> Any:
-        from nextclick.parallel.network import IdSource, ParallelNetwork, start
+        from nextclick.network.sources import IdSource
+        from nextclick.parallel.network import ParallelNetwork, start
 
         wide = 3 * self.hidden
         if self.architecture in ("feature", "concatenated", "id"):
@@ -184,7 +183,7 @@ class PRNN(NeuralRecommender):
 
     def _whole(self, n_items: int) -> Subnet:
         """The one GRU of an architecture without parallel ones."""
-        from nextclick.parallel.network import IdSource
+        from nextclick.network.sources import IdSource
 
         wide = self.embedded if self.embedded and self.architecture == "feature" else 3 * self.hidden
         sources: list[Any] = [] if self.architecture == "feature" else [IdSource(n_items, wide)]
@@ -193,12 +192,13 @@ class PRNN(NeuralRecommender):
         return self._subnet("+".join(self.representations), sources)
 
     def _source(self, name: str) -> Any:
-        from nextclick.parallel.network import source_of
+        from nextclick.network.sources import source_of
 
         between = self.embedded and self.architecture != "concatenated"
         return source_of(
-            name, self._given[name], self.embedded if between else 3 * self.hidden, self.fine_tuned
-        )
+            name, self._given[name], self.embedded if between else 3 * self.hidden, self.fine_tuned,
+            self.scale,
+        )  # fmt: skip
 
     def _subnet(self, name: str, sources: list[Any]) -> Subnet:
         from nextclick.parallel.network import Subnet
@@ -229,107 +229,21 @@ class PRNN(NeuralRecommender):
         found: Tensor = self.network.last(clicks, last + 1)
         return found
 
-    # -- saving
-
-    def _state(self) -> dict[str, NDArray[Any]]:
-        of_items = {
-            f"{_SAVED}{name}.{part}": array
-            for name, found in self._given.items()
-            for part, array in found.arrays().items()
-        }
-        return {**super()._state(), **of_items}
-
-    def _restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        parts: dict[str, dict[str, NDArray[Any]]] = {}
-        for key, array in state.items():
-            if key.startswith(_SAVED):
-                name, _, part = key.removeprefix(_SAVED).rpartition(".")
-                parts.setdefault(name, {})[part] = array
-        try:
-            # In the order of the subnets, which safetensors does not keep.
-            names = [name for name in self.facts.get("representations", []) if name != "id"]
-            self._given = {name: representation_of(parts[name]) for name in names}
-            for name, found in self._given.items():
-                found.check(name)
-                if len(found) != self.n_items:
-                    raise DataError(f"{name}: {len(found)} vectors for {self.n_items} items")
-        except (DataError, TypeError, IndexError) as error:
-            raise ArtifactError(
-                f"prnn: the saved features do not fit ({error}); fit the model again"
-            ) from error
-        super()._restore(state)
-
     # -- new items
 
-    @property
-    def takes_new_items(self) -> bool:
-        return bool(getattr(self, "_given", {}))
-
-    def with_items(self, features: Features) -> Self:
-        """Return a p-RNN that also knows the items that are new in ``features``, without refitting.
-
-        A subnet of features reads them as any other; what the ids would have learnt of them, and the output
-        weights and the bias, come from an encoder fitted on the trained items (``parallel.encoder``).
-        Raises ConfigError for a p-RNN without features, and DataError for other representations or widths.
-        """
-        from nextclick.parallel.encoder import ItemEncoder
-
-        n = self.n_items
-        if not self._given:
-            raise ConfigError(
-                "prnn: fitted without features, so it cannot know new items; fit it with --features"
-            )
-        missing = [name for name in self._given if name not in features.representations]
-        if missing:
-            there = ", ".join(features.representations)
-            raise DataError(
-                f"prnn reads {', '.join(self._given)}; the features lack {missing[0]}: they have {there}"
-            )
-        ids = features.items.ids_of(range(len(features)))
-        rows = np.flatnonzero(self.vocabulary.codes_of(ids) == UNKNOWN)
-        new = {name: features.representations[name].take(rows) for name in self._given}
-        some = np.any([of_items.present for of_items in new.values()], axis=0)
-        rows, new = rows[some], {name: of_items.take(np.flatnonzero(some)) for name, of_items in new.items()}
-        wider = copy.copy(self)
-        try:
-            wider.vocabulary = self.vocabulary.extended([ids[row] for row in rows.tolist()])
-        except ValueError:
-            raise DataError("prnn: its item ids are integers, those of the new items are text") from None
-        wider.support = np.r_[self.support, np.zeros(len(rows), np.int64)]
-        wider.facts = {**self.facts, "new_items": len(rows), "items": n + len(rows)}
-        wider._given = {name: one_after_the_other(self._given[name], new[name]) for name in self._given}
-        state = dict(super()._state())
-        if len(rows):
-            by_item = self._by_item()
-            known = np.concatenate([state[name].reshape(n, -1) for name in by_item], axis=1)
-            encoder = ItemEncoder(self._given, known, self.support)
-            found, at = encoder(new, _BOLDNESS), 0
-            for name in by_item:
-                width = state[name][0].size
-                of_new = found[:, at : at + width].reshape(len(rows), *state[name].shape[1:])
-                state[name], at = np.concatenate([state[name], of_new]), at + width
-        for name, of_items in wider._given.items():
-            state |= {f"{_SAVED}{name}.{part}": array for part, array in of_items.arrays().items()}
-        for name, given in self._fine_tuned().items():
-            state[name] = np.concatenate([state[name], new[given].dense()])
-        wider._restore(state)
-        return wider
-
     def _by_item(self) -> list[str]:
-        """The names of the parameters that have a row for each item, learnt from clicks alone."""
-        from nextclick.parallel.network import IdSource
+        from nextclick.network.sources import IdSource
 
         network: ParallelNetwork = self.network
         tables = {id(of.table) for of in network.modules() if isinstance(of, IdSource)}
         tables |= {id(weights) for weights in (*network.output, network.bias)}
         return [name for name, weights in network.named_parameters() if id(weights) in tables]
 
-    def _fine_tuned(self) -> dict[str, str]:
-        """The names of the parameters that began as features of the items, and of which."""
-        from nextclick.parallel.network import DenseSource
+    def _of_new(self, state: Mapping[str, NDArray[Any]], new: NewItems) -> Mapping[str, NDArray[Any]]:
+        from nextclick.network.sources import DenseSource
 
         return {
-            f"{name}.table": of.name
+            f"{name}.table": np.concatenate([state[f"{name}.table"], self.scale * new.own[of.name].dense()])
             for name, of in self.network.named_modules()
             if isinstance(of, DenseSource) and of.fine_tuned
         }
