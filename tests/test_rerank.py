@@ -73,8 +73,9 @@ def fixed(rows: Any, sessions: Sessions = TRAIN) -> Fixed:
 
 
 def slow_scores(
-    network: Reranker, prefix: list[int], candidates: list[int], places: np.ndarray, features: np.ndarray
-) -> list[float]:
+    network: Reranker, prefix: list[int], candidates: list[int], places: np.ndarray, features: np.ndarray,
+    length: int,
+) -> list[float]:  # fmt: skip
     """Sánchez Rodríguez et al. 2019, equations 3 and 4, one number at a time, in float64.
 
     With a temperature item vectors have length 1, and so has what is asked for, before it is divided.
@@ -104,12 +105,20 @@ def slow_scores(
     asked = mlp("item_projection")
     asked = asked / np.linalg.norm(asked) if network.temperature else asked
     for c, item in enumerate(candidates):
-        score = float(w["items.weight"][item] @ asked) / temperature
+        score = float(w["items.weight"][item] @ asked) / temperature if network.content else 0.0
         for g in range(len(network.ranks)):
             score += float(w[f"ranks.{g}"][network.rows[places[c, g]]] @ mlp(f"rank_projection.{g}"))
-        if network.weights is not None:
-            weights = w["weights.weight"] @ h_u + w["weights.bias"]
-            score += float(weights @ features[c])
+        if network.judge is not None:
+            k = len(network.rows) - 1
+            read = [value for z, soft, share in features[c] for value in (z, soft / 4, share / 4)]
+            for place in places[c]:
+                listed = float(place < k)
+                read += [listed / (1 + place), np.log(1 + place) / np.log(1 + k), listed]
+            units = np.array([*read, w["popularity"][item], np.log(length)])
+            for layer in (0, 2, 4):
+                units = w[f"judge.{layer}.weight"] @ units + w[f"judge.{layer}.bias"]
+                units = np.maximum(units, 0) if layer < 4 else units
+            score += float(units[0])
         found.append(score)
     return found
 
@@ -117,14 +126,17 @@ def slow_scores(
 @pytest.mark.parametrize("n_lists", [1, 3])
 @pytest.mark.parametrize("cre", [True, False])
 @pytest.mark.parametrize(
-    ("shared", "scored", "temperature"), [(False, False, 0.0), (True, True, 0.0), (False, True, 0.2)]
+    ("shared", "scored", "temperature", "content"),
+    [(False, False, 0.0, True), (True, True, 0.0, True), (False, True, 0.2, True), (False, True, 0.2, False)],
 )
 def test_scores_are_equations_3_and_4(
-    n_lists: int, cre: bool, shared: bool, scored: bool, temperature: float
+    n_lists: int, cre: bool, shared: bool, scored: bool, temperature: float, content: bool
 ) -> None:
     rng = np.random.default_rng(3)
     rows = rows_of_places(9, shared)
-    network = Reranker(15, 6, n_lists, rows, cre=cre, scored=scored, temperature=temperature)
+    network = Reranker(15, 6, n_lists, rows, cre=cre, scored=scored, temperature=temperature, content=content)
+    if scored:
+        network.popularity.uniform_(generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         for weights in network.parameters():
             torch.nn.init.normal_(weights, std=0.7, generator=torch.Generator().manual_seed(1))
@@ -132,16 +144,20 @@ def test_scores_are_equations_3_and_4(
     candidates = np.array([rng.permutation(15)[:7] for _ in prefixes], np.int32)
     candidates[2, 5:] = -1
     places = rng.integers(0, 10, (3, 7, n_lists))
-    features = rng.normal(size=(3, 7, n_lists)).astype(np.float32)
+    features = rng.normal(size=(3, 7, n_lists, 3)).astype(np.float32)
+    lengths = [1, 4, 30]  # of the whole prefixes, of which the last clicks are read
     clicks, mask, last = nextclick_prefixes(prefixes)
     with torch.inference_mode():
         session = network.session(clicks, mask, last)
         found = network(
-            session, torch.from_numpy(candidates), torch.from_numpy(places), torch.from_numpy(features)
-        )
+            session, torch.from_numpy(candidates), torch.from_numpy(places), torch.from_numpy(features),
+            torch.tensor(lengths, dtype=torch.float32),
+        )  # fmt: skip
     for i, prefix in enumerate(prefixes):
         n = int((candidates[i] >= 0).sum())
-        expected = slow_scores(network, prefix, candidates[i, :n].tolist(), places[i], features[i])
+        expected = slow_scores(
+            network, prefix, candidates[i, :n].tolist(), places[i], features[i], lengths[i]
+        )
         assert found[i, :n].tolist() == pytest.approx(expected, abs=2e-5)
         assert (found[i, n:] == -torch.inf).all()
 
@@ -216,7 +232,11 @@ def test_lists_are_united_in_the_order_of_their_generators() -> None:
     assert ranks[0, :4].tolist() == [[0, 1], [1, 3], [2, 3], [3, 0]]
     spread = np.sqrt(6.0)  # of 9, 6 and 3 around 6
     expected = [[3 / spread, -1.0], [0.0, -1.0], [-3 / spread, -1.0], [-3 / spread, 1.0]]
-    assert np.allclose(features[0, :4], expected, atol=1e-5)
+    assert np.allclose(features[0, :4, :, 0], expected, atol=1e-5)
+    soft = np.log(np.exp([9, 6, 3]) / np.exp([9, 6, 3]).sum())  # the first list's shares
+    assert np.allclose(features[0, :4, 0, 1], [*soft, soft[2]], atol=1e-5)
+    share = np.log([6 / 9, 3 / 9])  # of what is above the lowest, 3
+    assert np.allclose(features[0, :4, 0, 2], [*share, -12, -12], atol=1e-5)
 
 
 @settings(max_examples=60, deadline=None)
@@ -241,11 +261,14 @@ def test_the_union_agrees_with_a_slow_one(data: st.DataObject) -> None:
             own = scores[g, 0, : len(one)].astype(float)
             if len(one):
                 at = one.index(item) if item in one else len(one) - 1
-                assert features[0, c, g] == pytest.approx(
-                    (own[at] - own.mean()) / (own.std() + 1e-6), abs=1e-4
+                soft = own[at] - own[0] - np.log(np.exp(own - own[0]).sum())
+                over = own[at] - own[-1]
+                share = np.log(over / (own - own[-1]).sum()) if over else -12.0
+                assert features[0, c, g].tolist() == pytest.approx(
+                    [(own[at] - own.mean()) / (own.std() + 1e-6), max(soft, -12.0), share], abs=1e-4
                 )
             else:
-                assert features[0, c, g] == 0
+                assert features[0, c, g].tolist() == [0, 0, -12]
 
 
 @settings(max_examples=100, deadline=None)
@@ -305,7 +328,7 @@ def lists_of(
     generator: Recommender, held_out: Any, folder: Path | None = None, folds: int = 3, sessions: Any = TRAIN
 ) -> tuple[np.ndarray, dict[str, Any]]:
     wanted, run = Wanted(6, held_out, folds), Run(candidates=folder)
-    with training_lists([generator], sessions, wanted, silent, run) as (lists, about):
+    with training_lists([generator], sessions, wanted, silent, run) as (lists, about, _):
         return np.array(lists[0][0]), about[0]
 
 
@@ -331,6 +354,25 @@ def test_generators_answer_as_they_are_without_the_session_or_without_its_part()
     assert hits[0] > hits[2]
     _, about = lists_of(nextclick.Markov().fit(TRAIN), "auto")
     assert about["held out"] == "none"
+
+
+def test_what_is_trained_in_epochs_answers_a_part_that_its_copy_has_not_seen() -> None:
+    """And all other generators answer the same prefixes, so that only these are trained on."""
+    factors = nextclick.BPRMF(epochs=2).fit(TRAIN)
+    generators = [nextclick.VSKNN().fit(TRAIN), factors, nextclick.Markov().fit(TRAIN)]
+    queries, positions = TRAIN.pairs()
+    own = TRAIN.session_of[positions]
+    with training_lists(generators, TRAIN, Wanted(6, "auto", 3), silent, Run()) as (lists, about, rows):
+        assert [one["held out"] for one in about] == ["session", "part", "none"]
+        part = Wanted(6, "auto", 3).parts(TRAIN)
+        assert rows.tolist() == np.flatnonzero(part[own] == 0).tolist()
+        copy = nextclick.BPRMF(epochs=2).fit(without(TRAIN, part == 0))
+        assert lists[1][0].tolist() == copy.top(queries[rows], 6)[0].tolist()
+        assert lists[0][0].tolist() == generators[0].top_without(queries[rows], own[rows], 6)[0].tolist()
+    model = RRCRE(generators, **SMALL).fit(TRAIN)
+    assert model.facts["prefixes"] == len(rows)
+    nested = Blend([RRCRE(factors, **SMALL), nextclick.Markov()], weights="0.5,0.5").fit(TRAIN)
+    assert Wanted(6).way(nested) == "part"
 
 
 def test_what_cannot_be_held_out_is_refused() -> None:
@@ -415,8 +457,8 @@ def test_batches_hold_every_example_once_an_epoch_and_looks_cut_epochs() -> None
     lists = [generator.top(queries, 5)]
     network = Reranker(20, 4, 1, rows_of_places(5, False))
     objective = Reordering(
-        network, TRAIN, lists, batch_size=16, longest=19, share=0.25, every=4, seed=3,
-        workers=nextclick_workers(),
+        network, TRAIN, lists, np.arange(TRAIN.n_pairs), batch_size=16, longest=19, share=0.25, every=4,
+        seed=3, workers=nextclick_workers(),
     )  # fmt: skip
     found = np.flatnonzero((lists[0][0] == TRAIN.items[positions][:, None]).any(1))
     assert objective.n_examples == len(found)
@@ -447,8 +489,8 @@ def test_recall_at_5_of_the_examples_kept_counts_ties_as_their_expectation() -> 
     for weights in network.parameters():
         torch.nn.init.zeros_(weights)
     objective = Reordering(
-        network, TRAIN, [generator.top(queries, 10)], batch_size=16, longest=19, share=0.5, every=9, seed=3,
-        workers=nextclick_workers(),
+        network, TRAIN, [generator.top(queries, 10)], np.arange(len(queries)), batch_size=16, longest=19,
+        share=0.5, every=9, seed=3, workers=nextclick_workers(),
     )  # fmt: skip
     assert objective.measure() == pytest.approx(0.5)  # ten candidates, all equal
 

@@ -104,8 +104,8 @@ def index(
             )
     made = "built" if out is None else "extended"
     messages.print(
-        f"index ({built.kind}) of {built.items:,} items x {built.dim}, {made} in {built.seconds:.1f} s: finds "
-        f"{built.recall:.1%} of the 20 nearest items, in {built.indexed_ms:.2f} ms instead of "
+        f"index ({built.kind}) of {built.items:,} items x {built.dim}, {made} in {built.seconds:.1f} s: "
+        f"finds {built.recall:.1%} of the 20 nearest items, in {built.indexed_ms:.2f} ms instead of "
         f"{built.exact_ms:.2f} ms a search",
         soft_wrap=True,
     )

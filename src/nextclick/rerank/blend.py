@@ -77,7 +77,9 @@ class Blend(Composite):
         default="auto",
         metadata=about("what generators may have seen of the sessions that weights are chosen on: as rrcre"),
     )
-    folds: int = field(default=5, metadata=about("parts that the sessions are cut into, for folds", low=2))
+    folds: int = field(
+        default=3, metadata=about("parts that the sessions are cut into, for folds and part", low=2)
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,7 +124,7 @@ class Blend(Composite):
             scores /= np.maximum(scores.sum(axis=2, keepdims=True), 1.0)
         union, places, features = kernels.united(items, scores, self.n_items)
         if self.by == "score":
-            return union, features
+            return union, np.ascontiguousarray(features[..., 0])
         listed = places < self.k
         if self.by == "rank":
             return union, np.where(listed, 1.0 / (self.c + places + 1.0), 0.0).astype(np.float32)
@@ -150,11 +152,13 @@ class Blend(Composite):
         rows = np.flatnonzero(positions >= later)
         if len(rows) == 0 or len(self.generators) == 1:
             return equal
-        rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(_AT_MOST, len(rows))).astype(np.int64))]
         wanted = Wanted(self.k, self.held_out, self.folds)
-        with training_lists(self.generators, sessions, wanted, self._tell, self._run) as (lists, about):
+        rows = np.intersect1d(rows, wanted.rows(self.generators, sessions))
+        rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(_AT_MOST, len(rows))).astype(np.int64))]
+        with training_lists(self.generators, sessions, wanted, self._tell, self._run) as (lists, about, of):
             self.facts["candidates"] = about
-            some = [(np.asarray(items[rows]), np.asarray(scores[rows])) for items, scores in lists]
+            at = np.searchsorted(of, rows)
+            some = [(np.asarray(items[at]), np.asarray(scores[at])) for items, scores in lists]
         union, parts = self._parts(some)
         at = union == sessions.items[positions[rows]][:, None]
         best, reached = equal, -1.0

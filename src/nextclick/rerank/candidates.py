@@ -24,7 +24,7 @@ from nextclick.rerank.composite import generators_of
 from nextclick.sessions import Queries, Sessions
 
 Tell = Callable[[str, int, int], None]
-HeldOut = Literal["auto", "none", "session", "folds"]
+HeldOut = Literal["auto", "none", "session", "part", "folds"]
 Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
 """Item codes [n, k], -1 behind the last, and the generator's scores of them."""
 
@@ -82,18 +82,40 @@ class Wanted:
     k: candidates in each;  held_out: "none": the generator as it is, which has seen the session that it
     answers;  "session": it leaves that session out (session neighbours; the others as they are);  "folds":
     the sessions are cut into ``folds`` parts at random, and each part is answered by a copy fitted on the
-    others;  "auto": "session" for those that can, else "none".
+    others;  "part": the same for the first of these parts only, and lists of other prefixes are not wanted;
+    "auto": "session" for those that can, "part" for those that are trained in epochs, else "none".
     """
 
     k: int
     held_out: HeldOut = "auto"
-    folds: int = 5
+    folds: int = 3
 
     def way(self, generator: Recommender) -> str:
-        """Return how a generator answers the sessions it was fitted on: none, session or folds."""
-        if self.held_out in ("auto", "session"):
-            return "session" if isinstance(generator, SessionKNN) else "none"
-        return self.held_out
+        """Return how a generator answers the sessions it was fitted on: none, session, part or folds."""
+        if self.held_out in ("none", "folds"):
+            return self.held_out
+        if isinstance(generator, SessionKNN):
+            return "session"
+        return "part" if self.held_out != "session" and self._partly([generator]) else "none"
+
+    def _partly(self, generators: Sequence[Recommender]) -> bool:
+        """Return whether lists are wanted of one part of the sessions only."""
+        if self.held_out == "part":
+            return True
+        return self.held_out == "auto" and any(
+            "epochs" in settings.values_of(one) or self._partly(generators_of(one)) for one in generators
+        )
+
+    def rows(self, generators: Sequence[Recommender], sessions: Sessions) -> NDArray[np.int64]:
+        """Return the training prefixes whose lists are wanted, numbers among ``sessions.pairs()``."""
+        if not self._partly(generators):
+            return np.arange(sessions.n_pairs)
+        _, positions = sessions.pairs()
+        return np.flatnonzero(self.parts(sessions)[sessions.session_of[positions]] == 0)
+
+    def parts(self, sessions: Sessions) -> NDArray[np.int64]:
+        """Return the part that each session is in, [n_sessions]."""
+        return np.random.default_rng(self.folds).permutation(len(sessions)) % self.folds
 
     def check(self, generators: Sequence[Recommender], sessions: Sessions) -> None:
         """Raise ConfigError for what cannot be held out of these generators and sessions."""
@@ -103,8 +125,10 @@ class Wanted:
                 f"held_out=session: {names} cannot leave a session out, only session neighbours can; take "
                 "held_out=folds, or held_out=none"
             )
-        if self.held_out == "folds" and len(sessions) < self.folds:
-            raise ConfigError(f"folds={self.folds}: there are {len(sessions)} sessions only; take fewer")
+        if (self.held_out == "folds" or self._partly(generators)) and len(sessions) < self.folds:
+            raise ConfigError(
+                f"folds={self.folds}: there are {len(sessions)} sessions only; take fewer, or held_out=none"
+            )
 
 
 @contextmanager
@@ -115,8 +139,8 @@ def training_lists(
     tell: Tell,
     run: Run,
     together: Callable[[], None] | None = None,
-) -> Iterator[tuple[list[Lists], list[dict[str, Any]]]]:
-    """Yield each generator's candidates of every training prefix, [n_pairs, k], from disk, and about each.
+) -> Iterator[tuple[list[Lists], list[dict[str, Any]], NDArray[np.int64]]]:
+    """Yield each generator's candidates, [n, k], from disk, about each, and the prefixes they are of, [n].
 
     run: ``run.candidates`` or, where it is None, the folder of the checkpoints keeps the lists for later
     trainings of the same; without either they lie in a temporary one.  together: where several processes
@@ -129,24 +153,26 @@ def training_lists(
         base = kept or Path(spare)
         if together is not None:
             together()
-        of_sessions = checksum(sessions)
+        of_sessions, rows = checksum(sessions), wanted.rows(generators, sessions)
+        partly = {"part of": wanted.folds} if len(rows) < sessions.n_pairs else {}
         found, about = [], []
         for generator in generators:
             key = {
                 "generator": identity(generator), "sessions": of_sessions, "k": wanted.k,
                 "held out": wanted.way(generator),
                 "folds": wanted.folds if wanted.way(generator) == "folds" else 0, "nextclick": __version__,
+                **partly,
             }  # fmt: skip
             name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
             place = base / f"{generator.name}-{name}"
             if not place.exists():
                 with alone(base):
                     if not place.exists():  # made by another process meanwhile
-                        _write(place, key, generator, sessions, wanted, tell, run)
-            lists, facts = _opened(place, key, (sessions.n_pairs, wanted.k))
+                        _write(place, key, generator, sessions, rows, wanted, tell, run)
+            lists, facts = _opened(place, key, (len(rows), wanted.k))
             found.append(lists)
             about.append({"model": generator.name, "held out": wanted.way(generator), **facts})
-        yield found, about
+        yield found, about, rows
 
 
 def identity(model: Recommender) -> str:
@@ -168,11 +194,11 @@ def checksum(sessions: Sessions) -> str:
 
 
 def _write(
-    place: Path, key: Mapping[str, Any], generator: Recommender, sessions: Sessions, wanted: Wanted,
-    tell: Tell, run: Run,
+    place: Path, key: Mapping[str, Any], generator: Recommender, sessions: Sessions,
+    chosen: NDArray[np.int64], wanted: Wanted, tell: Tell, run: Run,
 ) -> None:  # fmt: skip
     queries, positions = sessions.pairs()
-    session = sessions.session_of[positions]
+    queries, session = queries[chosen], sessions.session_of[positions[chosen]]
     met = np.zeros(3, np.int64)
     with new_directory(place) as aside:
         items, scores = (
@@ -203,11 +229,11 @@ def _parts(
     generator: Recommender, sessions: Sessions, session: NDArray[np.int64], wanted: Wanted, tell: Tell,
     run: Run,
 ) -> Iterator[tuple[NDArray[np.int64], Answer]]:  # fmt: skip
-    """Yield the training prefixes (rows) in parts, with what answers each."""
+    """Yield the prefixes of these sessions, numbers among them, in parts, with what answers each."""
     way = wanted.way(generator)
-    if way == "folds":
-        part = np.random.default_rng(wanted.folds).permutation(len(sessions)) % wanted.folds
-        for fold in range(wanted.folds):
+    if way in ("folds", "part"):
+        part = wanted.parts(sessions)
+        for fold in range(wanted.folds if way == "folds" else 1):
             others = without(sessions, part == fold)
             copy = _refitted(generator, others, f"without part {fold + 1} of {wanted.folds}", tell, run)
             rows = np.flatnonzero(part[session] == fold)

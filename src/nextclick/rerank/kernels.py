@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nextclick.compiled import compiled, fast
 
 ABSENT = -1
+LEAST = -12.0  # of a logarithm of a share
 
 
 @compiled
@@ -74,8 +75,10 @@ def unite(items, scores, place, union, ranks, features):
     """Unite the lists of several generators, [G, n, k], into candidates [n, C], in order of the generators.
 
     ranks: int32 [n, C, G], place of a candidate in each list, k where it is not there;  features: float32
-    [n, C, G], its score there less the list's mean over the list's deviation; the lowest of the list
-    where it is not there.  place: int32 [n_items], -1 before and after.
+    [n, C, G, 3], what its score there says: its distance from the list's mean over the list's deviation; the
+    logarithm of its share in the soft-max of the list; and that of its share in the sum of what the scores
+    have over the lowest. Where it is not there it has what the lowest has.  place: int32 [n_items], -1 before
+    and after.
     Return the largest number of candidates of a prefix.
     """
     n_generators, n, k = items.shape
@@ -93,9 +96,17 @@ def unite(items, scores, place, union, ranks, features):
             for j in range(size):
                 square += (scores[g, i, j] - mean) ** 2
             spread = np.sqrt(square / max(size, 1)) + 1e-6
-            lowest = (scores[g, i, size - 1] - mean) / spread if size else 0.0
+            best, lowest = (scores[g, i, 0], scores[g, i, size - 1]) if size else (0.0, 0.0)
+            exponents = over = 0.0
+            for j in range(size):
+                exponents += np.exp(scores[g, i, j] - best)
+                over += scores[g, i, j] - lowest
+            less, over = np.log(max(exponents, 1.0)), over + 1e-6
             for c in range(union.shape[1]):
-                ranks[i, c, g], features[i, c, g] = k, lowest
+                ranks[i, c, g] = k
+                features[i, c, g, 0] = (lowest - mean) / spread
+                features[i, c, g, 1] = max(lowest - best - less, LEAST)
+                features[i, c, g, 2] = LEAST
             for j in range(size):
                 item = items[g, i, j]
                 c = place[item]
@@ -103,7 +114,10 @@ def unite(items, scores, place, union, ranks, features):
                     c = place[item] = filled
                     union[i, c] = item
                     filled += 1
-                ranks[i, c, g], features[i, c, g] = j, (scores[g, i, j] - mean) / spread
+                score = scores[g, i, j]
+                ranks[i, c, g], features[i, c, g, 0] = j, (score - mean) / spread
+                features[i, c, g, 1] = max(score - best - less, LEAST)
+                features[i, c, g, 2] = max(np.log(max((score - lowest) / over, 1e-30)), LEAST)
         for c in range(filled):
             place[union[i, c]] = -1
         union[i, filled:] = ABSENT
@@ -118,7 +132,7 @@ def united(
     n_generators, n, k = items.shape
     union = np.empty((n, n_generators * k), np.int32)
     ranks = np.empty((*union.shape, n_generators), np.int32)
-    features = np.empty(ranks.shape, np.float32)
+    features = np.empty((*ranks.shape, 3), np.float32)
     most = max(1, unite(items, scores, np.full(n_items, ABSENT, np.int32), union, ranks, features))
     return tuple(np.ascontiguousarray(part[:, :most]) for part in (union, ranks, features))  # type: ignore[return-value]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nextclick.network.encoders import StampEncoder, dropped
+
+_UNITS = 32  # of the network that reads the generators' scores
 
 
 class Reranker(nn.Module):
@@ -27,7 +30,7 @@ class Reranker(nn.Module):
 
     def __init__(
         self, n_items: int, dim: int, n_lists: int, rows: list[int], *, cre: bool = True,
-        scored: bool = False, dropout: float = 0.0, temperature: float = 0.0,
+        scored: bool = False, dropout: float = 0.0, temperature: float = 0.0, content: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         self.items = nn.Embedding(n_items, dim)
@@ -37,7 +40,9 @@ class Reranker(nn.Module):
         tables = range(n_lists if cre else 0)
         self.rank_projection = nn.ModuleList([_projection(dim) for _ in tables])
         self.ranks = nn.ParameterList([nn.Parameter(torch.empty(max(rows) + 1, dim)) for _ in tables])
-        self.weights = nn.Linear(dim, n_lists) if scored else None
+        self.content, self.judge = content, _judge(n_lists) if scored else None
+        if scored:
+            self.register_buffer("popularity", torch.zeros(n_items))
 
     def session(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
         """Vectors h of prefixes, [B, D]; clicks [B, T], mask [B, T], last place [B]."""
@@ -45,24 +50,57 @@ class Reranker(nn.Module):
         vectors: Tensor = self.encoder.at(inputs, mask, last)
         return vectors
 
-    def forward(self, session: Tensor, candidates: Tensor, places: Tensor, features: Tensor) -> Tensor:
-        """Scores [B, C]: candidates [B, C], -1 for none; places and features [B, C, G]; -inf for none."""
-        asked = dropped(self.item_projection(session), self.dropout, self.training)
-        if self.temperature > 0:
-            asked = self._brought(asked) / self.temperature
-        if self.temperature > 0 and not torch.is_grad_enabled() and _is_plain(asked):
-            scores = _cosines(asked, self.items.weight, candidates)
-        else:
-            scores = picked(asked, self._brought(self.items.weight), candidates)
+    def forward(
+        self, session: Tensor, candidates: Tensor, places: Tensor, features: Tensor, lengths: Tensor
+    ) -> Tensor:
+        """Scores [B, C] of candidates [B, C], -1 for none, which scores -inf.
+
+        session: [B, D];  places: [B, C, G];  features: [B, C, G, 3], see ``kernels.unite``;  lengths: clicks
+        of the prefixes, [B].
+        """
+        scores = features.new_zeros(candidates.shape)
+        if self.content:
+            asked = dropped(self.item_projection(session), self.dropout, self.training)
+            if self.temperature > 0:
+                asked = self._brought(asked) / self.temperature
+            if self.temperature > 0 and not torch.is_grad_enabled() and _is_plain(asked):
+                scores = scores + _cosines(asked, self.items.weight, candidates)
+            else:
+                scores = scores + picked(asked, self._brought(self.items.weight), candidates)
         for g, (project, table) in enumerate(zip(self.rank_projection, self.ranks, strict=True)):
             of_place = (project(session) @ table.T)[:, self.rows]  # [B, k + 1]
             scores = scores + of_place.gather(1, places[..., g])
-        if self.weights is not None:
-            scores = scores + (features * self.weights(session)[:, None]).sum(2)
+        if self.judge is not None:
+            scores = scores + self.judge(self._evidence(candidates, places, features, lengths)).squeeze(2)
         return scores.masked_fill(candidates < 0, -torch.inf)
+
+    def _evidence(self, candidates: Tensor, places: Tensor, features: Tensor, lengths: Tensor) -> Tensor:
+        """What ``judge`` reads, all of about one size, [B, C, 6 G + 2].
+
+        Of each list the three features, the reciprocal and the logarithm of the rank, and whether the
+        candidate is listed; then the logarithms of its clicks in training and of the prefix's length.
+        """
+        k = len(self.rows) - 1
+        listed = (places < k).to(features.dtype)
+        ranks = 1.0 + places
+        of_lists = [
+            features * features.new_tensor([1.0, 0.25, 0.25]),
+            torch.stack([listed / ranks, ranks.log() / math.log(k + 1.0), listed], -1),
+        ]
+        others = torch.stack(
+            [self.popularity[candidates.clamp(min=0)], lengths.log()[:, None].expand(candidates.shape)], -1
+        )
+        return torch.cat([*(part.flatten(2) for part in of_lists), others], 2)
 
     def _brought(self, vectors: Tensor) -> Tensor:
         return nn.functional.normalize(vectors, dim=-1) if self.temperature > 0 else vectors
+
+
+def _judge(n_lists: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(6 * n_lists + 2, _UNITS), nn.ReLU(), nn.Linear(_UNITS, _UNITS), nn.ReLU(),
+        nn.Linear(_UNITS, 1),
+    )  # fmt: skip
 
 
 def _projection(dim: int) -> nn.Sequential:

@@ -106,6 +106,9 @@ class RRCRE(Composite, TrainedRecommender):
     scored: bool = field(
         default=True, metadata=about("also use the generators' scores, weighed by the session")
     )
+    content: bool = field(
+        default=True, metadata=about("use the items' own vectors; false: places and scores only")
+    )
     ranks: Literal["own", "shared"] = field(
         default="own",
         metadata=about("own: an embedding for each place; shared: places in growing buckets, for large k"),
@@ -118,10 +121,13 @@ class RRCRE(Composite, TrainedRecommender):
         metadata=about(
             "what generators may have seen of the prefixes they generate for in training: none: held out "
             "nothing; session: session neighbours leave the session out; folds: copies fitted on the other "
-            "parts of the sessions; auto: session where it can be, else none"
+            "parts of the sessions; part: one such copy, and only its part is trained on; auto: session for "
+            "session neighbours, part for what is trained in epochs, else none"
         ),
     )
-    folds: int = field(default=5, metadata=about("parts that the sessions are cut into, for folds", low=2))
+    folds: int = field(
+        default=3, metadata=about("parts that the sessions are cut into, for folds and part", low=2)
+    )
     validation: float = field(
         default=0.05,
         metadata=about("share of the prefixes, at random, to choose the weights on", low=0, high=0.9),
@@ -149,14 +155,15 @@ class RRCRE(Composite, TrainedRecommender):
         import torch
 
         from nextclick.network.batches import prefixes
-        from nextclick.rerank.training import united
+        from nextclick.rerank.training import lengths_of, united
 
         with torch.inference_mode():
             union, places, features = united(lists, self.n_items)
             device = self.network.items.weight.device
             clicks, mask, last = (part.to(device) for part in prefixes(queries, self.last_clicks))
             session = self.network.session(clicks, mask, last)
-            scores = self.network(session, union.to(device), places.to(device), features.to(device))
+            evidence = (part.to(device) for part in (union, places, features, lengths_of(queries)))
+            scores = self.network(session, *evidence)
             return union.numpy(), scores.softmax(1).cpu().numpy()
 
     # -- learning
@@ -170,8 +177,11 @@ class RRCRE(Composite, TrainedRecommender):
             n_items, self.dim, len(self.generators) + self.clicked,
             rows_of_places(self.k, self.ranks == "shared"),
             cre=self.cre, scored=self.scored, dropout=self.dropout, temperature=self.temperature,
+            content=self.content,
         )  # fmt: skip
         for name, weights in network.named_parameters():
+            if name.startswith("judge"):
+                continue  # as linear layers start
             if weights.ndim < 2:
                 nn.init.zeros_(weights)
             elif name.startswith("encoder"):
@@ -179,11 +189,11 @@ class RRCRE(Composite, TrainedRecommender):
             else:
                 nn.init.xavier_uniform_(weights)
         nn.init.normal_(network.items.weight, std=self.spread)
-        if network.weights is not None:
-            nn.init.zeros_(network.weights.weight)
         return network
 
     def _learn(self, sessions: Sessions, workers: Workers) -> None:
+        import torch
+
         from nextclick.network.training import Options
         from nextclick.rerank.training import Reordering
 
@@ -195,18 +205,25 @@ class RRCRE(Composite, TrainedRecommender):
             self._take_items()
         wanted = Wanted(self.k, self.held_out, self.folds)
         wait = workers.wait if workers.rank else None
-        with training_lists(self.generators, sessions, wanted, self._tell, self._run, wait) as (lists, about):
+        with training_lists(self.generators, sessions, wanted, self._tell, self._run, wait) as (
+            lists,
+            about,
+            rows,
+        ):
             if not workers.rank:
                 workers.wait()
+            if self.network.judge is not None:
+                counts = torch.from_numpy(sessions.support()).float().log1p()
+                self.network.popularity.copy_(counts / counts.max().clamp(min=1.0))
             objective = Reordering(
-                self.network, sessions, lists, batch_size=self.batch_size, longest=self.last_clicks,
+                self.network, sessions, lists, rows, batch_size=self.batch_size, longest=self.last_clicks,
                 share=self.validation, every=self.every, seed=self.seed, workers=workers,
                 weight_decay=self.weight_decay, clicked=self.clicked,
             )  # fmt: skip
             self.facts |= {
                 "candidates": about,
                 "examples": objective.n_examples,
-                "prefixes": sessions.n_pairs,
+                "prefixes": len(rows),
             }
             looks = objective.looks(self.epochs)
             options = Options(

@@ -16,7 +16,7 @@ from nextclick.network.workers import Workers
 from nextclick.rerank import kernels
 from nextclick.rerank.candidates import Lists, clicked
 from nextclick.rerank.network import Reranker
-from nextclick.sessions import Sessions
+from nextclick.sessions import Queries, Sessions
 
 _BLOCK = 1 << 15  # prefixes whose candidates are looked through together
 _POOL = 32  # batches whose prefixes are sorted by length together, so that padding stays small
@@ -26,18 +26,20 @@ _POOL = 32  # batches whose prefixes are sorted by length together, so that padd
 class Examples:
     """A batch: prefixes (clicks, mask, last as ``batches.prefixes`` gives them), candidates, target's place.
 
-    candidates: int32 [B, C];  places: int64 [B, C, G];  features: float32 [B, C, G];  target: int64 [B].
+    candidates: int32 [B, C];  places: int64 [B, C, G];  features: float32 [B, C, G, 3];  lengths: clicks of
+    the whole prefixes, float32 [B];  target: int64 [B].
     """
 
     prefix: tuple[Tensor, Tensor, Tensor]
     candidates: Tensor
     places: Tensor
     features: Tensor
+    lengths: Tensor
     target: Tensor
 
 
 def united(lists: Sequence[Lists], n_items: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Unite lists [n, k], one for each generator: candidates [n, C], places and features [n, C, G].
+    """Unite lists [n, k], one for each generator: candidates [n, C], places [n, C, G], features.
 
     See ``kernels.unite``.
     """
@@ -46,31 +48,38 @@ def united(lists: Sequence[Lists], n_items: int) -> tuple[Tensor, Tensor, Tensor
     return torch.from_numpy(union), torch.from_numpy(places).long(), torch.from_numpy(features)
 
 
+def lengths_of(queries: Queries) -> Tensor:
+    """Return how many clicks prefixes have, float32 [n]."""
+    return torch.from_numpy((queries.ends - queries.starts).astype(np.float32))
+
+
 class Reordering(Objective):
     """Cross-entropy of the next click among the candidates; other prefixes are left out.
 
+    rows: the training prefixes that the lists are of, int64 [n], all others are left out.
     A share of the examples, drawn at random, is kept to choose the weights on: the trainer's "epochs" are the
     stretches of ``every`` steps between two looks at them (RRCRE, sec. 5.2).
     """
 
     def __init__(
-        self, network: Reranker, sessions: Sessions, lists: Sequence[Lists], *, batch_size: int,
-        longest: int, share: float, every: int, seed: int, workers: Workers, weight_decay: float = 0.0,
-        clicked: bool = False,
+        self, network: Reranker, sessions: Sessions, lists: Sequence[Lists], rows: NDArray[np.int64], *,
+        batch_size: int, longest: int, share: float, every: int, seed: int, workers: Workers,
+        weight_decay: float = 0.0, clicked: bool = False,
     ) -> None:  # fmt: skip
         self.network: Reranker = network
         self.weight_decay, self.clicked = weight_decay, clicked
         self.lists, self.batch_size, self.longest, self.workers = lists, batch_size, longest, workers
-        self.queries, positions = sessions.pairs()
-        self.targets = np.asarray(sessions.items[positions])
+        queries, positions = sessions.pairs()
+        self.queries = queries[rows]
+        self.targets = np.asarray(sessions.items[positions[rows]])
         self.n_items = sessions.n_items
-        found = np.zeros(len(positions), np.bool_)
-        for low in range(0, len(positions), _BLOCK):
-            rows = np.arange(low, min(low + _BLOCK, len(positions)))
-            for items, _ in self._lists(rows):
-                places = np.empty(len(rows), np.int64)
-                kernels.place_of(items, self.targets[rows], places)
-                found[rows] |= places >= 0
+        found = np.zeros(len(rows), np.bool_)
+        for low in range(0, len(rows), _BLOCK):
+            block = np.arange(low, min(low + _BLOCK, len(rows)))
+            for items, _ in self._lists(block):
+                places = np.empty(len(block), np.int64)
+                kernels.place_of(items, self.targets[block], places)
+                found[block] |= places >= 0
         examples = np.random.default_rng([seed, 0]).permutation(np.flatnonzero(found))
         kept = int(len(examples) * share)
         self.validating, self.examples = np.sort(examples[:kept]), examples[kept:]
@@ -95,7 +104,9 @@ class Reordering(Objective):
         target = np.empty(len(rows), np.int64)
         kernels.place_of(union.numpy(), self.targets[rows], target)
         prefix = prefixes(self.queries[rows], self.longest)
-        return Examples(prefix, union, places, features, torch.from_numpy(target))
+        return Examples(
+            prefix, union, places, features, lengths_of(self.queries[rows]), torch.from_numpy(target)
+        )
 
     def loss(self, batch: Examples) -> tuple[Tensor, int]:
         of = self.workers.share(len(batch.target))
@@ -130,9 +141,10 @@ class Reordering(Objective):
     def _scored(self, batch: Examples, of: slice) -> tuple[Tensor, Tensor]:
         device = self.network.items.weight.device
         clicks, mask, last = (part[of].to(device) for part in batch.prefix)
-        rest = (batch.candidates, batch.places, batch.features, batch.target)
-        candidates, places, features, target = (part[of].to(device) for part in rest)
-        return self.network(self.network.session(clicks, mask, last), candidates, places, features), target
+        rest = (batch.candidates, batch.places, batch.features, batch.lengths, batch.target)
+        candidates, places, features, lengths, target = (part[of].to(device) for part in rest)
+        session = self.network.session(clicks, mask, last)
+        return self.network(session, candidates, places, features, lengths), target
 
     def _cut(self, seed: int, epoch: int) -> list[NDArray[np.int64]]:
         """Return the batches of an epoch: examples in random order, of like length side by side."""
