@@ -102,9 +102,7 @@ class Wanted:
         """Return whether lists are wanted of one part of the sessions only."""
         if self.held_out == "part":
             return True
-        return self.held_out == "auto" and any(
-            "epochs" in settings.values_of(one) or self._partly(generators_of(one)) for one in generators
-        )
+        return self.held_out == "auto" and any(trained_in_epochs(one) for one in generators)
 
     def rows(self, generators: Sequence[Recommender], sessions: Sessions) -> NDArray[np.int64]:
         """Return the training prefixes whose lists are wanted, numbers among ``sessions.pairs()``."""
@@ -129,6 +127,11 @@ class Wanted:
             raise ConfigError(
                 f"folds={self.folds}: there are {len(sessions)} sessions only; take fewer, or held_out=none"
             )
+
+
+def trained_in_epochs(model: Recommender) -> bool:
+    """Return whether a recommender, or a generator of it, learns sessions by heart in passes over them."""
+    return "epochs" in settings.values_of(model) or any(map(trained_in_epochs, generators_of(model)))
 
 
 @contextmanager

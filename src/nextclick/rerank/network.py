@@ -19,14 +19,19 @@ class Reranker(nn.Module):
 
     With h the session by STAMP's encoder, he = MLP1(h), hr = MLP2(h), MLP(h) = tanh(W1 tanh(W2 h + b2) + b1):
     the score of a candidate c at place r is <V_c, he> + <W_r, hr>, and with several generators the sum of the
-    second part over them. ``scored`` adds <A h + a, s>, s the candidate's scores in the lists.
-    Source: Sánchez Rodríguez et al. 2019 (RRCRE), eqs. 3 and 4; the sum over generators is ours.
+    second part over them. ``scored`` adds what a small network makes of the candidate's scores and places in
+    the lists, of how often it was clicked in training and of how long the prefix is (``_evidence``).
+    Source: Sánchez Rodríguez et al. 2019 (RRCRE), eqs. 3 and 4; the sum over generators and the scores are
+    ours.
 
     n_items, dim: of the item vectors;  n_lists: generators;  rows: the row of the rank tables that each place
     uses, k + 1 numbers, the last for items that are not in the list;  cre: without it only the
-    first part is left (RR);  scored: add the generators' scores, weighed by the session;  temperature: <V_c,
-    he> becomes their cosine divided by it, and clicks are read as vectors of length 1; 0: as published.
+    first part is left (RR);  scored: use the generators' scores;  content: false leaves <V_c, he> out;
+    temperature: <V_c, he> becomes their cosine divided by it, and clicks are read as vectors of length 1; 0:
+    as published.
     """
+
+    popularity: Tensor  # of items, from 0 to 1: the logarithm of their clicks in training; where scored
 
     def __init__(
         self, n_items: int, dim: int, n_lists: int, rows: list[int], *, cre: bool = True,

@@ -21,6 +21,7 @@ from nextclick.rerank.candidates import (
     checksum,
     clicked,
     identity,
+    trained_in_epochs,
     training_lists,
 )
 from nextclick.rerank.composite import Composite
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
     from nextclick.network.workers import Workers
 
 _PUBLISHED: Mapping[str, Any] = {
-    **{"held_out": "none", "clicked": False, "scored": False, "temperature": 0.0},
+    **{"held_out": "none", "clicked": False, "scored": False, "content": "yes", "temperature": 0.0},
     **{"epochs": 5, "learning_rate": 0.001, "decay": 1.0},
 }
+_NARROW = 16  # width where items are not asked for
 _STARTED = 0.1  # standard deviation of item vectors taken over from a generator
 
 
@@ -51,9 +53,9 @@ class RRCRE(Composite, TrainedRecommender):
     items beyond them have less than 2^-60. An empty prefix is answered by the first generator.
     Without a generator it re-ranks I2I-CF (item-knn, preset i2i-cf).
     Source: Sánchez Rodríguez et al. 2019 (RRCRE), secs. 4 and 5.2, as ``preset=paper`` is. Several
-    generators, ``clicked``, ``scored``, ``start``, ``temperature`` and ``held_out`` are ours; the paper's
-    generators have seen the sessions that they generate for (held_out=none), and it suggests shared ranks
-    without trying them.
+    generators, ``clicked``, ``scored``, ``content``, ``start``, ``temperature`` and ``held_out`` are ours; the
+    paper's generators have seen the sessions that they generate for (held_out=none), and it suggests shared
+    ranks without trying them.
     """
 
     name: ClassVar[str] = "rrcre"
@@ -106,8 +108,12 @@ class RRCRE(Composite, TrainedRecommender):
     scored: bool = field(
         default=True, metadata=about("also use the generators' scores, weighed by the session")
     )
-    content: bool = field(
-        default=True, metadata=about("use the items' own vectors; false: places and scores only")
+    content: Literal["auto", "yes", "no"] = field(
+        default="auto",
+        metadata=about(
+            "ask for items by vectors of their own; no: judge by places and scores only, and by a session of "
+            "width 16 at most; auto: yes, unless a generator is trained in epochs, which has such vectors"
+        ),
     )
     ranks: Literal["own", "shared"] = field(
         default="own",
@@ -173,11 +179,14 @@ class RRCRE(Composite, TrainedRecommender):
 
         from nextclick.rerank.network import Reranker, rows_of_places
 
+        content = self.content == "yes" or (
+            self.content == "auto" and not any(trained_in_epochs(one) for one in self.generators)
+        )
         network = Reranker(
-            n_items, self.dim, len(self.generators) + self.clicked,
+            n_items, self.dim if content else min(self.dim, _NARROW), len(self.generators) + self.clicked,
             rows_of_places(self.k, self.ranks == "shared"),
             cre=self.cre, scored=self.scored, dropout=self.dropout, temperature=self.temperature,
-            content=self.content,
+            content=content,
         )  # fmt: skip
         for name, weights in network.named_parameters():
             if name.startswith("judge"):
@@ -245,7 +254,7 @@ class RRCRE(Composite, TrainedRecommender):
             if items is not None:
                 with torch.no_grad():
                     vectors = items.weight.detach()
-                    width = min(vectors.shape[1], self.dim)
+                    width = min(vectors.shape[1], self.network.items.weight.shape[1])
                     scale = _STARTED / max(float(vectors.std()), 1e-12)
                     self.network.items.weight[:, :width] = vectors[: self.n_items, :width] * scale
                 return
