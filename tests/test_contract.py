@@ -166,6 +166,7 @@ OTHER_SETTINGS: dict[str, dict[str, Any]] = {
         "temperature": 0.3,
         "clicked": False,
         "scored": False,
+        "content": "yes",
         "ranks": "shared",
         "start": "generator",
         "held_out": "session",
