@@ -11,6 +11,9 @@ norms      item, of_row, of_column                    what a count is divided by
 
 from __future__ import annotations
 
+# What tells whether the shards hold the clicks of the arrays.
+SUMS = "SELECT COUNT(*), CAST(SUM(item) AS BIGINT), MAX(session) FROM events WHERE session < {n_sessions}"
+
 HELD = """SELECT session, item, CAST({n} AS BIGINT) AS n FROM events WHERE session < {n_sessions}
 GROUP BY session, item"""
 
