@@ -104,12 +104,13 @@ class Counting:
             parts.append(self._collected(f"nearest_{bucket}", steps.NEAREST, counts=by_bucket, keep=keep))
         tell("counting pairs", buckets, buckets)
         engine.drop("held", "followed", "wanted", "norms")
-        rows, items, weights = (
-            np.concatenate([part[name] for part in parts]) for name in ("i", "j", "weight")
-        )
-        order = np.argsort(rows, kind="stable")  # within an item they are in order already
-        offsets = np.r_[0, np.cumsum(np.bincount(rows, minlength=n_items))].astype(np.int64)
-        return offsets, items[order].astype(np.int32), weights[order]
+        lengths = sum(np.bincount(part["i"], minlength=n_items) for part in parts)
+        offsets = np.r_[0, np.cumsum(lengths)].astype(np.int64)
+        items, weights = np.empty(offsets[-1], np.int32), np.empty(offsets[-1], np.float64)
+        for part in parts:
+            at = offsets[part["i"]] + part["place"] - 1
+            items[at], weights[at] = part["j"], part["weight"]
+        return offsets, items, weights
 
     def _followed(
         self, sessions: Sessions, counts: str
@@ -139,11 +140,9 @@ class Counting:
         return sizes
 
     def _collected(self, name: str, sql: str, **values: int | str) -> dict[str, NDArray[Any]]:
-        """Compute pruned lists, and return them in order."""
+        """Compute pruned lists, and return them, in any order."""
         self.engine.table(name, sql.format(**values))
-        found = self.engine.deliver([name]).columns(
-            f"SELECT i, j, weight FROM {name} ORDER BY i, weight DESC, j"
-        )
+        found = self.engine.deliver([name]).columns(f"SELECT i, j, weight, place FROM {name}")
         self.engine.drop(name)
         return found
 
