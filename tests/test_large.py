@@ -394,3 +394,16 @@ def test_slopes_and_targets_by_hand() -> None:
     assert result["slopes"]["item-knn duckdb"]["cpu_seconds"] == 2.0
     assert result["rows"][1]["microseconds_per_event"] == 1.0
     assert list(result["targets"].values()) == [True, False, True, False]
+
+
+def test_preparation_in_little_memory_gives_the_same_data(data: Dataset, tmp_path: Path) -> None:
+    assert data.path is not None
+    words = ["prepare", str(data.path.parent / "log"), "--validation", "0.2", "--out", str(tmp_path / "d")]
+    refused = CliRunner().invoke(main, [*words, "--memory", "8"])
+    assert refused.exit_code == 1
+    assert "--memory '8' is no size of memory: write 8GB, 500MB or 12GiB" in refused.output
+    done = CliRunner().invoke(main, [*words, "--memory", "100MB"])
+    assert done.exit_code == 0, done.output
+    assert Dataset.load(tmp_path / "d", verify=True).fingerprint == data.fingerprint
+    with pytest.raises(ConfigError, match="shard_clicks=0: expected at least 1"):
+        prepare(data.path.parent / "log", out=tmp_path / "e", shard_clicks=0)
