@@ -23,7 +23,7 @@ import nextclick
 from data import ROOT, ready
 from nextclick import Sessions
 from nextclick.clickstream import Shape, StreamConfig, fit_shape
-from nextclick.clickstream.generate import stream
+from nextclick.clickstream.drawing import stream
 
 FOLLOW, AISLES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95), (16, 32, 48, 64, 96, 128, 192, 256)
 FILE = ROOT / "src" / "nextclick" / "clickstream" / "shapes.json"

@@ -7,8 +7,9 @@
 Each step is a command of its own: nextclick generate, prepare, and fit of vmis-knn and item-knn, both by
 DuckDB and in memory. What a step took is kept in FOLDER/steps.json, and the next run goes on behind it.
 FOLDER needs about 20 GB for 100 million events. Writes results/scale.json, the picture
-docs/pictures/scale.png and the tables in docs/scale.md. On two quiet cores, 100 million events should take
-about 1 minute to generate, 4 to prepare, 2 and 1 to fit vmis-knn by DuckDB and in memory, 6 and 1 item-knn.
+docs/pictures/scale.png and the tables in docs/scale.md. By the CPU seconds at 10 million, 100 million events
+should take two quiet cores about 1 minute to generate, 3 to prepare, 2 to fit vmis-knn by DuckDB, 4 to fit
+item-knn by DuckDB, and 1 each to fit them in memory.
 """
 
 from __future__ import annotations

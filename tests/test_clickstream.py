@@ -19,8 +19,7 @@ import nextclick
 from nextclick import Sessions
 from nextclick.cli import main
 from nextclick.clickstream import PowerLaw, Shape, StreamConfig, fit_shape
-from nextclick.clickstream import generate as module_of_name
-from nextclick.clickstream.generate import generate, stream
+from nextclick.clickstream.drawing import generate, stream
 from nextclick.errors import ConfigError, DataError
 
 SMALL = StreamConfig(events=30_000, items=500, seed=3)
@@ -33,13 +32,12 @@ def whole(config: StreamConfig) -> dict[str, np.ndarray]:
 
 def test_a_longer_stream_begins_with_the_shorter_one(monkeypatch: pytest.MonkeyPatch) -> None:
     short, long = whole(SMALL), whole(replace(SMALL, events=70_000))
-    monkeypatch.setattr(sys.modules["nextclick.clickstream.generate"], "_BLOCK", 37)
+    monkeypatch.setattr("nextclick.clickstream.drawing._BLOCK", 37)
     chopped = whole(SMALL)
     for name, column in short.items():
         assert len(column) == 30_000
         assert np.array_equal(column, long[name][:30_000])
         assert np.array_equal(column, chopped[name])
-    assert module_of_name is generate
 
 
 def test_another_seed_makes_other_clicks() -> None:
@@ -133,7 +131,7 @@ def test_files_of_any_size_hold_the_same_clicks_and_can_be_prepared(tmp_path: Pa
 
 
 def test_many_files_are_written_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["nextclick.clickstream.generate"], "_BLOCK", 1000)
+    monkeypatch.setattr("nextclick.clickstream.drawing._BLOCK", 1000)
     generate(SMALL, tmp_path / "many", file_events=10_000)
     files = sorted((tmp_path / "many").glob("*.parquet"))
     assert len(files) == 3
@@ -146,7 +144,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sys.modules["nextclick.clickstream.generate"], "_write", full)
+    monkeypatch.setattr("nextclick.clickstream.drawing._write", full)
     with pytest.raises(DataError, match="the disk is full"):
         generate(SMALL, tmp_path / "log")
     assert not list(tmp_path.iterdir())

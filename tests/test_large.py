@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nextclick
+import scale
 from nextclick import VMISKNN, VSKNN, Dataset, ItemKNN, Recommender, Run, Sessions, prepare
 from nextclick.cli import main
 from nextclick.clickstream import StreamConfig, generate
@@ -278,6 +279,32 @@ def test_a_shard_of_another_preparation_is_named(copy: Path) -> None:
     refused(copy, "part-00000.parquet: expected ")
 
 
+def test_a_shard_with_other_clicks_is_found_out(copy: Path) -> None:
+    """As many as there were, so that only their sum tells."""
+    shard = copy / "events.parquet" / "part-00001.parquet"
+    with duckdb.connect() as connection:
+        connection.execute(
+            f"COPY (SELECT * REPLACE (item + 1 AS item) FROM '{shard}') TO '{copy}/other.parquet'"
+        )
+    (copy / "other.parquet").rename(shard)
+    refused(copy, "they are not of one preparation; prepare the data again")
+
+
+def test_damage_inside_a_shard_is_never_taken_for_clicks(copy: Path) -> None:
+    """Zeros over its data, its end left whole: an error of ours, not one of the database's."""
+    shard = copy / "events.parquet" / "part-00001.parquet"
+    content = bytearray(shard.read_bytes())
+    content[4 : len(content) // 2] = bytes(len(content) // 2 - 4)
+    shard.write_bytes(content)
+    out = copy.parent / "model"
+    words = ["fit", str(copy), "item-knn", "--engine", "duckdb", "--out", str(out)]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert "events.parquet: cannot be read, it may be damaged" in result.output.replace("\n", " ")
+    assert not out.exists()
+
+
 def test_a_full_disk_leaves_no_model(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -342,3 +369,41 @@ def test_data_prepared_before_there_were_shards_are_read(copy: Path) -> None:
 )
 def test_sizes_of_memory(text: str, size: int) -> None:
     assert nextclick.settings.read_memory("--memory", text) == size
+
+
+# -- what the benchmarks say
+
+
+def test_the_tables_of_the_page_are_up_to_date() -> None:
+    assert scale.PAGE.read_text("utf-8") == scale.filled(scale.PAGE.read_text("utf-8")), (
+        "run python benchmarks/scale.py --tables"
+    )
+
+
+def test_slopes_and_targets_by_hand() -> None:
+    def step(seconds: float, gigabytes: float) -> dict[str, Any]:
+        return {"seconds": seconds, "cpu_seconds": 2 * seconds, "peak_gb": gigabytes}
+
+    result = scale.summed_up(
+        {
+            "1000000/prepare": step(1, 1), "100000000/prepare": step(100, 11),
+            "1000000/item-knn duckdb": step(1, 1), "100000000/item-knn duckdb": step(10_000, 17),
+        }
+    )  # fmt: skip
+    assert result["slopes"]["prepare"]["seconds"] == 1.0
+    assert result["slopes"]["item-knn duckdb"]["cpu_seconds"] == 2.0
+    assert result["rows"][1]["microseconds_per_event"] == 1.0
+    assert list(result["targets"].values()) == [True, False, True, False]
+
+
+def test_preparation_in_little_memory_gives_the_same_data(data: Dataset, tmp_path: Path) -> None:
+    assert data.path is not None
+    words = ["prepare", str(data.path.parent / "log"), "--validation", "0.2", "--out", str(tmp_path / "d")]
+    refused = CliRunner().invoke(main, [*words, "--memory", "8"])
+    assert refused.exit_code == 1
+    assert "--memory '8' is no size of memory: write 8GB, 500MB or 12GiB" in refused.output
+    done = CliRunner().invoke(main, [*words, "--memory", "100MB"])
+    assert done.exit_code == 0, done.output
+    assert Dataset.load(tmp_path / "d", verify=True).fingerprint == data.fingerprint
+    with pytest.raises(ConfigError, match="shard_clicks=0: expected at least 1"):
+        prepare(data.path.parent / "log", out=tmp_path / "e", shard_clicks=0)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nextclick import machine
 from nextclick.dataset import Dataset
-from nextclick.errors import ConfigError, DataError
+from nextclick.errors import ArtifactError, ConfigError, DataError
 from nextclick.files import room
 from nextclick.fitting import FitProgress, NeighbourEngine, Norms
 from nextclick.large import steps
@@ -104,12 +104,13 @@ class Counting:
             parts.append(self._collected(f"nearest_{bucket}", steps.NEAREST, counts=by_bucket, keep=keep))
         tell("counting pairs", buckets, buckets)
         engine.drop("held", "followed", "wanted", "norms")
-        rows, items, weights = (
-            np.concatenate([part[name] for part in parts]) for name in ("i", "j", "weight")
-        )
-        order = np.argsort(rows, kind="stable")  # within an item they are in order already
-        offsets = np.r_[0, np.cumsum(np.bincount(rows, minlength=n_items))].astype(np.int64)
-        return offsets, items[order].astype(np.int32), weights[order]
+        lengths = sum(np.bincount(part["i"], minlength=n_items) for part in parts)
+        offsets = np.r_[0, np.cumsum(lengths)].astype(np.int64)
+        items, weights = np.empty(offsets[-1], np.int32), np.empty(offsets[-1], np.float64)
+        for part in parts:
+            at = offsets[part["i"]] + part["place"] - 1
+            items[at], weights[at] = part["j"], part["weight"]
+        return offsets, items, weights
 
     def _followed(
         self, sessions: Sessions, counts: str
@@ -139,11 +140,9 @@ class Counting:
         return sizes
 
     def _collected(self, name: str, sql: str, **values: int | str) -> dict[str, NDArray[Any]]:
-        """Compute pruned lists, and return them in order."""
+        """Compute pruned lists, and return them, in any order."""
         self.engine.table(name, sql.format(**values))
-        found = self.engine.deliver([name]).columns(
-            f"SELECT i, j, weight FROM {name} ORDER BY i, weight DESC, j"
-        )
+        found = self.engine.deliver([name]).columns(f"SELECT i, j, weight, place FROM {name}")
         self.engine.drop(name)
         return found
 
@@ -177,11 +176,19 @@ class Counting:
         return numbers, np.r_[0, np.cumsum(lengths)].astype(np.int64), items, positions
 
     def _check(self, sessions: Sessions) -> None:
-        """Refuse sessions that the shards do not begin with: their numbers would be others."""
+        """Refuse sessions that the shards do not begin with, and shards that are not of the same clicks."""
         whole = self.dataset.sessions
         here = sessions.items.__array_interface__["data"][0] == whole.items.__array_interface__["data"][0]
         if not here or len(sessions) > len(whole) or sessions.offsets[-1] != whole.offsets[len(sessions)]:
             raise DataError(
                 "the engine reads the sessions of a prepared data set from its first one on: fit on the "
                 "train, full or sessions of the data that it was opened on, or without the engine"
+            )
+        found = self.engine.rows(steps.SUMS.format(n_sessions=len(sessions)))[0]
+        wanted = (len(sessions.items), int(sessions.items.sum(dtype=np.int64)))
+        if (int(found[0]), int(found[1] or 0)) != wanted or int(found[2] or 0) >= len(sessions):
+            raise ArtifactError(
+                f"{self.dataset.path}: its Parquet files hold {found[0]:,} clicks with item codes of sum "
+                f"{found[1]}, its arrays {wanted[0]:,} of sum {wanted[1]}: they are not of one preparation; "
+                "prepare the data again"
             )

@@ -11,6 +11,9 @@ norms      item, of_row, of_column                    what a count is divided by
 
 from __future__ import annotations
 
+# What tells whether the shards hold the clicks of the arrays.
+SUMS = "SELECT COUNT(*), CAST(SUM(item) AS BIGINT), MAX(session) FROM events WHERE session < {n_sessions}"
+
 HELD = """SELECT session, item, CAST({n} AS BIGINT) AS n FROM events WHERE session < {n_sessions}
 GROUP BY session, item"""
 
@@ -38,7 +41,7 @@ FOLLOWED_COUNTS = """SELECT i, j, COUNT(*) AS n FROM followed
 WHERE i % {buckets} = {bucket} GROUP BY i, j"""
 
 # Only the strongest neighbours of each item leave the engine; equal ones in the order of their codes.
-NEAREST = """SELECT i, j, weight FROM (SELECT i, j, weight,
+NEAREST = """SELECT i, j, weight, place FROM (SELECT i, j, weight,
 ROW_NUMBER() OVER (PARTITION BY i ORDER BY weight DESC, j) AS place
 FROM (SELECT p.i AS i, p.j AS j, CAST(p.n AS DOUBLE) / (r.of_row * c.of_column) AS weight
 FROM ({counts}) AS p JOIN norms AS r ON r.item = p.i JOIN norms AS c ON c.item = p.j) AS w) AS ranked

@@ -215,9 +215,8 @@ class SessionKNN(VotingRecommender):
         check_rows(self.name, state["offsets"], columns, None, self.n_items)
         n_sessions = len(state["offsets"]) - 1
         clicks = {"offsets": state["offsets"], **columns}
-        if "numbers" in state:
-            clicks["numbers"] = state["numbers"]
-            numbers = clicks["numbers"]
+        if self._bounded:
+            clicks["numbers"] = numbers = state["numbers"]
             rising = numbers.dtype == np.int64 and numbers.shape == (n_sessions + 1,)
             if not rising or numbers[0] < 0 or (np.diff(numbers) <= 0).any():
                 raise ArtifactError(f"{self.name}: saved numbers do not fit; fit the model again")

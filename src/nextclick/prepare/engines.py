@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -72,6 +73,7 @@ class DuckDB:
     def __init__(self, work: Path, readable: Sequence[Path] = (), memory: int | None = None) -> None:
         self.work = work
         self.scanned: Sequence[Source] = ()
+        self.files: list[Path] = []  # that are read, to be named where one is damaged
         self.tables: set[str] = set()
         self.connection = duckdb.connect(
             config={
@@ -103,6 +105,7 @@ class DuckDB:
 
     def scan(self, sources: Sequence[Source]) -> None:
         self.scanned = sources
+        self.files = [file for source in sources for file in source.files]
         parts = [raw_sql(source, _reader(source), self.dialect) for source in sources]
         union = " UNION ALL ".join(parts)
         # Text is parsed once, which also finds the lines that cannot be; Parquet is cheap to read again.
@@ -131,6 +134,7 @@ class DuckDB:
         self._run(lambda c: c.execute(f"CREATE TEMP VIEW {name} AS {sql}"))
 
     def read(self, name: str, files: Sequence[Path]) -> None:
+        self.files += files
         listed = ", ".join(_text(literal(file)) for file in files)
         self.view(name, f"SELECT * FROM read_parquet([{listed}])")
 
@@ -202,7 +206,7 @@ class DuckDB:
                 self.connection.interrupt()
             raise
         if failure:
-            raise _explained(failure[0], self.scanned, self.work) from failure[0]
+            raise _explained(failure[0], self.files, self.work) from failure[0]
         return outcome[0]
 
 
@@ -212,7 +216,7 @@ def export(engine: DuckDB, tables: dict[str, Path]) -> None:
         engine.view(name, f"SELECT * FROM read_parquet({_text(f'{literal(folder)}/*.parquet')})")
 
 
-def _explained(error: BaseException, sources: Sequence[Source], work: Path) -> BaseException:
+def _explained(error: BaseException, files: Sequence[Path], work: Path) -> BaseException:
     """Return what to raise for an error of DuckDB: about the disk, the memory or the files."""
     text = str(error)
     if "No space left on device" in text or "ENOSPC" in text:
@@ -221,16 +225,24 @@ def _explained(error: BaseException, sources: Sequence[Source], work: Path) -> B
         return DataError(f"not enough memory or room for temporary files: {text.splitlines()[0]}")
     if isinstance(error, duckdb.InvalidInputException) and "state machine" in text:
         return DataError(
-            f"{sources[0].files[0]}: a line ends in another way than the others (CR LF against LF), or a "
+            f"{files[0]}: a line ends in another way than the others (CR LF against LF), or a "
             "quote is out of place; make the line ends the same, e.g. with sed -i 's/\\r$//'"
         )
     if str(work.parent) in text:
         return error
-    if isinstance(error, duckdb.IOException | duckdb.InvalidInputException | duckdb.ConversionException):
-        files = [file for source in sources for file in source.files]
-        named = next((file for file in files if str(file) in text), files[0] if files else Path("the log"))
+    damaged = (duckdb.IOException, duckdb.InvalidInputException, duckdb.ConversionException)
+    # Damage inside Parquet is told by an error of no class of its own.
+    if isinstance(error, damaged) or type(error) is duckdb.Error:
+        named = next((file for file in files if str(file) in text), together(files))
         return unreadable(named, error)
     return error
+
+
+def together(files: Sequence[Path]) -> Path | str:
+    """Return how to name files of which one is damaged, it is not known which: the file, or their folder."""
+    if len(files) < 2:
+        return files[0] if files else "the log"
+    return os.path.commonpath([file.absolute() for file in files])
 
 
 def _reader(source: Source) -> str:

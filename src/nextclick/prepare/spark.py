@@ -12,7 +12,7 @@ from typing import Any, Self
 from numpy.typing import NDArray
 
 from nextclick.errors import DataError, MissingExtraError
-from nextclick.prepare.engines import DuckDB, export
+from nextclick.prepare.engines import DuckDB, export, together
 from nextclick.prepare.sources import Dialect, Source, raw_sql, unreadable
 
 _BROKEN = "nextclick_unreadable_line"
@@ -40,6 +40,7 @@ class Spark:
             raise MissingExtraError("--engine spark", "spark") from None
         self.work = work.absolute()
         self.scanned: Sequence[Source] = ()
+        self.files: list[Path] = []
         self.lines: list[Any] = []
         running = SparkSession.getActiveSession()
         self.own = running is None
@@ -70,6 +71,7 @@ class Spark:
 
     def scan(self, sources: Sequence[Source]) -> None:
         self.scanned = sources
+        self.files = [file for source in sources for file in source.files]
         parts = []
         for source in sources:
             name = f"source_{source.part}"
@@ -128,6 +130,7 @@ class Spark:
         self._run(lambda: self.session.sql(sql).createOrReplaceTempView(name))
 
     def read(self, name: str, files: Sequence[Path]) -> None:
+        self.files += files
         paths = [str(file.absolute()) for file in files]
         self._run(lambda: self.session.read.parquet(*paths).createOrReplaceTempView(name))
 
@@ -171,8 +174,8 @@ class Spark:
                 raise OSError(28, "No space left on device") from error
             if "AnalysisException" in type(error).__name__ or "ParseException" in type(error).__name__:
                 raise
-            named = [file for source in self.scanned for file in source.files]
-            raise unreadable(named[0] if named else "the log", error) from error
+            named = next((file for file in self.files if str(file) in text), together(self.files))
+            raise unreadable(named, error) from error
 
 
 def _start(builder: Any, work: Path) -> Any:
