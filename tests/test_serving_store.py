@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import resource
 import sqlite3
 import time
@@ -121,6 +122,28 @@ def test_sqlite_survives_and_is_shared_and_swept(tmp_path: Path, monkeypatch: py
         assert run(store.read("s39")) == [39]
     with opened("sqlite", tmp_path, Limits()) as (store, run):
         assert run(store.read("s39")) == [39]
+
+
+def test_the_log_of_sqlite_stays_short_under_writes_without_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nextclick.serving import sqlite
+
+    monkeypatch.setattr(sqlite, "_LOG", 300_000)
+    monkeypatch.setattr(sqlite, "_LOOK", 0.01)
+    file = tmp_path / "s"
+    store = sqlite.SqliteStore(file, Limits())
+    log, n = tmp_path / "s-wal", 0
+    sizes: list[int] = []
+    until = time.monotonic() + 10
+    while len(sizes) < 3000 or min(sizes[-1000:]) > 300_000:
+        assert time.monotonic() < until
+        asyncio.run(store.append(f"s{n % 500}", [Click(n, f"e{n}", n)]))
+        sizes.append(log.stat().st_size)
+        n += 1
+    assert sum(late < early for early, late in itertools.pairwise(sizes)) >= 1  # it began anew
+    assert len(asyncio.run(store.read("s1"))) > 1
+    asyncio.run(store.close())
 
 
 def test_a_store_that_fails_says_so(tmp_path: Path) -> None:

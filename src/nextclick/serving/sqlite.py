@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 import time
@@ -19,7 +20,10 @@ from nextclick.sessions import ItemId
 T = TypeVar("T")
 
 _PATIENCE = 0.5  # seconds that a worker waits for another one's write
+_OPENING = 10.0  # seconds that it waits when it opens a file whose long log another one is moving
 _SWEEP = 2.0  # seconds between looks for sessions whose time is over
+_LOOK = 0.25  # seconds between looks at the size of the log
+_LOG = 64_000_000  # bytes of the log, beyond which writers wait a moment for it to begin anew
 _AT_ONCE = 2000  # sessions removed in one transaction, so that no writer waits long
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
@@ -50,6 +54,7 @@ class SqliteStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = self._connect()
             self._connection.executescript(_SCHEMA)
+            self._connection.execute(f"PRAGMA busy_timeout = {int(_PATIENCE * 1000)}")
         except (sqlite3.Error, OSError) as error:
             raise DataError(
                 f"{path}: cannot be used as a store of sessions ({error}); name another file, or remove it"
@@ -60,11 +65,12 @@ class SqliteStore:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            self.path, timeout=_OPENING, isolation_level=None, check_same_thread=False
         )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")  # the thread does it
+        connection.execute(f"PRAGMA journal_size_limit = {_LOG}")
         connection.execute("PRAGMA cache_size = -8192")
         return connection
 
@@ -121,11 +127,26 @@ class SqliteStore:
         """Move the log into the file and remove what is overdue, with a connection of the thread's own."""
         try:
             with closing(self._connect()) as connection:
-                while not self._ended.wait(_SWEEP):
-                    self._sweep(connection)
+                swept = time.monotonic()
+                while not self._ended.wait(_LOOK):
+                    self._shorten(connection)
+                    if time.monotonic() > swept + _SWEEP:
+                        self._sweep(connection)
+                        swept = time.monotonic()
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         except sqlite3.Error:  # the file is gone; requests say so
             return
+
+    def _shorten(self, connection: sqlite3.Connection) -> None:
+        """Have a long log begun anew: without a pause between writers it would grow for ever.
+
+        What is in it is moved while they write; only for what came meanwhile do they wait.
+        """
+        with contextlib.suppress(OSError, sqlite3.OperationalError):  # another worker is at it
+            if self.path.with_name(f"{self.path.name}-wal").stat().st_size > _LOG:
+                _, there, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if moved < there:
+                    connection.execute("PRAGMA wal_checkpoint(RESTART)")
 
     def _sweep(self, connection: sqlite3.Connection) -> None:
         try:

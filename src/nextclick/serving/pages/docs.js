@@ -20,7 +20,7 @@ function fields(name, schemas) {
   const rows = Object.entries(schema.properties || {}).map(([field, type]) => make("tr", {},
     make("th", { scope: "row" }, field), make("td", {}, said(type, schemas)),
     make("td", {}, (schema.required || []).includes(field) ? "required" : JSON.stringify(type.default ?? null))));
-  return make("div", { class: "scroll" }, make("table", {}, make("caption", {}, name),
+  return make("div", { class: "scroll" }, make("table", { class: "words" }, make("caption", {}, name),
     make("thead", {}, make("tr", {}, ...["field", "type", "default"].map((head) => make("th", { scope: "col" }, head)))),
     make("tbody", {}, ...rows)));
 }

@@ -21,21 +21,22 @@ function table(title, rows, first) {
     make("td", {}, percent(row.ctr)), make("td", {}, signed(row.uplift)),
     make("td", {}, row.uplift_low === null || row.uplift === null ? "" : `${signed(row.uplift_low)} to ${signed(row.uplift_high)}`),
     make("td", {}, row.p === null ? "" : row.p < 0.001 ? "< 0.001" : row.p.toFixed(3))));
-  return make("table", {}, make("caption", {}, title),
+  return make("table", first ? { class: "parts" } : {}, make("caption", {}, title),
     make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))), make("tbody", {}, ...body));
 }
 
 function chart(rows) {
   const largest = Math.max(...rows.map((row) => Math.min(row.ctr_high, 3 * row.ctr + 0.001)), 0.001);
-  const x = (value) => 130 + 440 * Math.min(1, value / largest);
+  const [left, right, width] = matchMedia("(max-width: 42rem)").matches ? [95, 290, 350] : [130, 570, 650];
+  const x = (value) => left + (right - left) * Math.min(1, value / largest);
   const parts = rows.flatMap((row, n) => {
     const y = 24 + 34 * n;
-    return [make("text", { x: 0, y: y + 5 }, row.variant.slice(0, 16)), make("line", { class: "axis", x1: 130, x2: 570, y1: y, y2: y }),
+    return [make("text", { x: 0, y: y + 5 }, row.variant.slice(0, Math.floor(left / 8))), make("line", { class: "axis", x1: left, x2: right, y1: y, y2: y }),
       make("line", { x1: x(row.ctr_low), x2: x(row.ctr_high), y1: y, y2: y }), make("circle", { cx: x(row.ctr), cy: y, r: 6 }),
-      make("text", { x: 578, y: y + 5 }, percent(row.ctr))];
+      make("text", { x: right + 8, y: y + 5 }, percent(row.ctr))];
   });
   const said = rows.map((row) => `${row.variant} ${percent(row.ctr)}`).join(", ");
-  return make("svg", { viewBox: `0 0 650 ${20 + 34 * rows.length}`, role: "img", "aria-label": `Click-through rates: ${said}` }, ...parts);
+  return make("svg", { viewBox: `0 0 ${width} ${20 + 34 * rows.length}`, role: "img", "aria-label": `Click-through rates: ${said}` }, ...parts);
 }
 
 function show(found) {
