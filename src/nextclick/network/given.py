@@ -96,5 +96,11 @@ class NewItems:
         """
         from nextclick.network.item_encoder import ItemEncoder
 
-        found = ItemEncoder(given, known, support)(self.own, boldness)
-        return {name: np.concatenate([table, found[name]]) for name, table in known.items()}
+        flat = {name: table.reshape(len(table), -1) for name, table in known.items()}
+        encoder = ItemEncoder(given, np.concatenate(list(flat.values()), axis=1), support)
+        found, at = encoder(self.own, boldness), 0
+        tables = {}
+        for name, table in flat.items():
+            of_new = found[:, at : at + table.shape[1]].reshape(self.n, *known[name].shape[1:])
+            tables[name], at = np.concatenate([known[name], of_new]), at + table.shape[1]
+        return tables

@@ -12,30 +12,23 @@ from nextclick.errors import DataError
 from nextclick.features import Representation, Sparse
 
 _MOST = 2000  # items to learn from, the most clicked: their weights are trained best
-_TRIED = 700  # of them, the most clicked again, to choose the kernel on
-_SHARPNESS = (0.25, 1.0, 4.0, 16.0)  # how fast likeness falls with the cosine
-_EMPHASIS = 0.7  # what one of several representations weighs where it is tried as the main one
+_SHARPNESS = (1.0, 4.0, 16.0)  # how fast likeness falls with the cosine
 _PENALTIES = tuple(10.0**power for power in range(-4, 3))
 
 
 class ItemEncoder:
-    """Kernel ridge regression from the features of items to what training has made of them, table by table.
+    """Kernel ridge regression from the features of items to what training has made of them.
 
-    Two items are alike by exp(g (c - 1)), c the mean of their cosines over the representations, all weighing
-    the same or one of them most. The kernel is common to all tables, each has a penalty of its own: those are
-    taken whose error on items left out of the fit is least, which has a closed form. What features do not
-    tell of is left at its mean that way.
+    Two items are alike by exp(g (c - 1)), c the mean of their cosines over the representations. The sharpness
+    g and the penalty are those whose error on an item left out of the fit is least, which has a closed form.
     Such a regression shrinks what it is not sure of towards the mean, and items with small weights are hardly
     ever recommended; so ``boldness`` brings what it says from that (0) to the size of what was trained (1).
     """
 
     def __init__(
-        self,
-        given: Mapping[str, Representation],
-        tables: Mapping[str, NDArray[np.float32]],
-        support: NDArray[np.int64],
+        self, given: Mapping[str, Representation], values: NDArray[np.float32], support: NDArray[np.int64]
     ) -> None:
-        """Learn from items [n] with features to their rows of tables [n, ..]; support: clicks [n].
+        """Learn from items [n] with features to rows of values [n, W]; support: clicks [n].
 
         Raises DataError when fewer than two clicked items have features.
         """
@@ -45,104 +38,40 @@ class ItemEncoder:
         if len(best) < 2:
             raise DataError("too few clicked items have features to learn what new ones are like")
         self._given = {name: of_items.take(best) for name, of_items in given.items()}
-        products = _products_of(self._given, self._given)
-        targets = {name: _Target(table[best]) for name, table in tables.items()}
-        tried = {name: _Target(table[best[:_TRIED]]) for name, table in tables.items()}
-        some = {name: of[:_TRIED, :_TRIED] for name, of in products.items()}
-        least = np.inf
-        for weights in _weightings(list(given)):
-            for sharpness in _SHARPNESS:
-                kernel = _Kernel(_likeness(some, weights, sharpness))
-                error = sum(min(kernel.errors(target)) / target.variance for target in tried.values())
+        cosines = _cosines(self._given, self._given)
+        target = values[best].astype(np.float64)
+        self._mean = target.mean(0)
+        target -= self._mean
+        least, told = np.inf, target
+        for sharpness in _SHARPNESS:
+            spread, vectors = np.linalg.eigh(np.exp(sharpness * (cosines - 1)))
+            turned = vectors.T @ target
+            for penalty in _PENALTIES:
+                shrunk = 1 / (np.maximum(spread, 0) + penalty)
+                weights = vectors @ (shrunk[:, None] * turned)
+                left_out = weights / ((vectors**2) @ shrunk)[:, None]  # errors on items left out of the fit
+                error = float((left_out**2).mean())
                 if error < least:
-                    least, self._weights, self._sharpness = error, weights, sharpness
-        kernel = _Kernel(_likeness(products, self._weights, self._sharpness))
-        self.penalties = {
-            name: _PENALTIES[int(np.argmin(kernel.errors(target)))] for name, target in targets.items()
-        }
-        self._means = {name: target.mean for name, target in targets.items()}
-        self._shapes = {name: table.shape[1:] for name, table in tables.items()}
-        self._told: dict[str, NDArray[np.float64]] = {}
-        lost, said = 0.0, 0.0
-        for name, target in targets.items():
-            self._told[name], left_out = kernel.fitted(target, self.penalties[name])
-            lost += float((left_out**2).sum())
-            said += float(((target.values - left_out) ** 2).sum())
-        all_of_it = sum(float((target.values**2).sum()) for target in targets.values())
-        self.explained = 1 - lost / max(all_of_it, 1e-12)
-        """Share of the variance of the tables that features tell of items left out."""
-        self._shrunk = float(np.sqrt(all_of_it / max(said, 1e-12)))
+                    least, told = error, target - left_out
+                    self._sharpness, self.penalty, self._weights = sharpness, penalty, weights
+        self.explained = 1 - least / float((target**2).mean())
+        """Share of the variance of the values that features tell of items left out."""
+        self._shrunk = float(np.sqrt((target**2).mean() / max(float((told**2).mean()), 1e-12)))
 
-    def __call__(
-        self, given: Mapping[str, Representation], boldness: float
-    ) -> dict[str, NDArray[np.float32]]:
-        """Return what the rows of other items would be, [m, ..] by table."""
+    def __call__(self, given: Mapping[str, Representation], boldness: float) -> NDArray[np.float32]:
+        """Return what the values of other items would be, [m, W]."""
         size = 1 + boldness * (self._shrunk - 1)
-        likeness = _likeness(_products_of(given, self._given), self._weights, self._sharpness)
-        found = {}
-        for name, weights in self._told.items():
-            rows = size * (likeness @ weights) + self._means[name]
-            found[name] = rows.astype(np.float32).reshape(len(rows), *self._shapes[name])
+        likeness = np.exp(self._sharpness * (_cosines(given, self._given) - 1))
+        found: NDArray[np.float32] = (size * (likeness @ self._weights) + self._mean).astype(np.float32)
         return found
 
 
-class _Target:
-    """Rows of a table as they differ from their mean: values [n, W], mean [W]; variance, never 0."""
-
-    def __init__(self, rows: NDArray[np.float32]) -> None:
-        values = rows.reshape(len(rows), -1).astype(np.float64)
-        self.mean = values.mean(0)
-        self.values = values - self.mean
-        self.variance = max(float((self.values**2).mean()), 1e-12)
-
-
-class _Kernel:
-    """Ridge regression with a kernel [n, n], at any penalty."""
-
-    def __init__(self, likeness: NDArray[np.float64]) -> None:
-        spread, self._vectors = np.linalg.eigh(likeness)
-        self._spread = np.maximum(spread, 0)
-
-    def fitted(self, target: _Target, penalty: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the weights of the items, and the errors on each left out of the fit, both [n, W]."""
-        return self._solved(self._vectors.T @ target.values, penalty)
-
-    def errors(self, target: _Target) -> list[float]:
-        """Return the mean squared error on items left out of the fit, at each penalty."""
-        turned = self._vectors.T @ target.values
-        return [float((self._solved(turned, penalty)[1] ** 2).mean()) for penalty in _PENALTIES]
-
-    def _solved(
-        self, turned: NDArray[np.float64], penalty: float
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        shrunk = 1 / (self._spread + penalty)
-        weights = self._vectors @ (shrunk[:, None] * turned)
-        return weights, weights / ((self._vectors**2) @ shrunk)[:, None]
-
-
-def _weightings(names: list[str]) -> list[dict[str, float]]:
-    """Return how much representations may weigh: all the same, and each of several most."""
-    n = len(names)
-    found = [dict.fromkeys(names, 1 / n)]
-    if n > 1:
-        rest = (1 - _EMPHASIS) / (n - 1)
-        found += [{name: _EMPHASIS if name == main else rest for name in names} for main in names]
-    return found
-
-
-def _likeness(
-    products: Mapping[str, NDArray[np.float64]], weights: Mapping[str, float], sharpness: float
-) -> NDArray[np.float64]:
-    cosine = sum(weights[name] * of for name, of in products.items())
-    found: NDArray[np.float64] = np.exp(sharpness * (np.asarray(cosine) - 1))
-    return found
-
-
-def _products_of(
+def _cosines(
     first: Mapping[str, Representation], second: Mapping[str, Representation]
-) -> dict[str, NDArray[np.float64]]:
-    """Cosines by representation, [n, m]; 0 where one of two items has no vector."""
-    return {name: _products(of, second[name]) for name, of in first.items()}
+) -> NDArray[np.float64]:
+    """Mean cosines over the representations, [n, m]; 0 where one of two items has no vector."""
+    products = [_products(first[name], second[name]) for name in first]
+    return np.mean(products, axis=0)
 
 
 def _products(first: Representation, second: Representation) -> NDArray[np.float64]:
