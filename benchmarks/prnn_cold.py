@@ -17,11 +17,9 @@ from data import write
 from nextclick import Dataset, Features, Images, ItemTable, Queries, build, build_features, metrics
 from nextclick.ranking import Targets
 from nextclick.recommender import Recommender
-from prnn_grid import SETTINGS as GRID
-from prnn_grid import WORK, kept, shop
+from prnn_grid import SETTINGS, WORK, kept, shop
 
-# Features as they are: what the subnets learn of scaled ones goes into weights by item, which new ones lack.
-SETTINGS = {**GRID, "scale": 1.0, "epochs": 4}
+EPOCHS = 4
 
 
 def main() -> None:
@@ -34,7 +32,7 @@ def main() -> None:
         return build_features(items, text_columns=["title", "description"], pictures=pictures)
 
     features = kept(WORK / "shop-both", made)
-    model = build("prnn", SETTINGS).fit(data.full, features=features)
+    model = build("prnn", {**SETTINGS, "epochs": EPOCHS}).fit(data.full, features=features)
     wider = model.with_items(features)
     rows = {name: measured(of, model.n_items, data) for name, of in (("known", model), ("new too", wider))}
     category = dict(zip(items.ids.tolist(), items.texts("category")[0].tolist(), strict=True))
@@ -43,7 +41,7 @@ def main() -> None:
     new = [data.vocabulary.id_of(code) for code in targets.tolist() if code >= model.n_items]
     chance = float(np.mean([min(1.0, 20 / sizes[category[item]]) for item in new]))
     write("prnn_cold", {
-        "settings": SETTINGS, "clicks": len(targets), "clicks_on_new_items": len(new),
+        "settings": {**SETTINGS, "epochs": EPOCHS}, "clicks": len(targets), "clicks_on_new_items": len(new),
         "new_items": wider.n_items - model.n_items, "rows": rows,
         "random_within_category": round(chance, 4),
         "times_random": round(rows["new too"]["recall@20_new"] / chance, 2),
