@@ -13,7 +13,8 @@ text; eshop's are columns. Every row has the settings of SETTINGS and the same e
 is also trained for twice as many. A row that was measured is not measured again: its answers to every click
 lie in the work folder ($NEXTCLICK_WORK or benchmarks/work), and the table is made from them. Intervals
 resample whole sessions; seeds are averaged click by click before. ``findings`` in the results are what the
-paper found, each with the difference in MRR@20 that speaks for it or against it.
+paper found, each with the difference in MRR@20 that speaks for it or against it. Seeds may be measured by
+processes side by side, one each; the command with all of them then makes the table of what lies there.
 """
 
 from __future__ import annotations
