@@ -116,7 +116,8 @@ def lists() -> str:
     if found is None:
         return _not_yet("spark_batch")
     lines = [
-        f"Measured {found['date']} on all of Diginetica's sessions, {found['partitions']} partitions, on "
+        f"Measured {found['date']} on Diginetica's sessions ({' and '.join(found['parts'])} part), "
+        f"{found['partitions']} partitions, on "
         f"{found['cores']} cores with other work going on:",
         "",
         "| model | sessions | lists with ties | rows that differ | here | Spark |",
