@@ -37,7 +37,7 @@ Kind = Literal["graph", "cells"]
 FORMAT = "nextclick-index"
 FORMAT_VERSION = 2  # 1 knew graphs only
 LARGE = 2_000_000
-"""Items from which on cells are the default: a graph would take hours to build, and twice the memory."""
+"""Items from which on cells are the default: a graph takes many times as long to build, and the memory."""
 GRAPH, ABOUT = "index.faiss", "index.json"
 _PART = 20_000  # vectors added between two words on how far it is
 _EXTRA = 3  # times as many candidates as asked for from rounded vectors, to be ordered by exact ones
