@@ -93,8 +93,8 @@ def sizing() -> str:
 
 
 def catalogue() -> str:
-    """Search among ten million vectors."""
-    found = _read("huge_catalogue")
+    """Search among ten million vectors; among a million as long as only those were measured."""
+    found = _read("huge_catalogue") or _read("huge_catalogue_1000000")
     if found is None:
         return _not_yet("huge_catalogue")
     clock, core = found["clock_ms"], found["core_ms"]
@@ -116,7 +116,8 @@ def lists() -> str:
     if found is None:
         return _not_yet("spark_batch")
     lines = [
-        f"Measured {found['date']} on all of Diginetica's sessions, {found['partitions']} partitions, on "
+        f"Measured {found['date']} on Diginetica's sessions ({' and '.join(found['parts'])} part), "
+        f"{found['partitions']} partitions, on "
         f"{found['cores']} cores with other work going on:",
         "",
         "| model | sessions | lists with ties | rows that differ | here | Spark |",

@@ -1,6 +1,7 @@
 """Lists of all of Diginetica's sessions on Spark and here: results/spark_batch.json.
 
     python benchmarks/spark_batch.py
+    python benchmarks/spark_batch.py test        those of one part of the log, train or test
 
 vs-knn and item-knn with their defaults, fitted on the training part, answer every session of the training and
 test part of the log (20 items). On Spark the run of vs-knn is killed, driver and workers, when a third of its
@@ -34,13 +35,17 @@ def main() -> None:
         work = Path(folder)
         dataset = ready("diginetica", work)
         (work / "clicks").mkdir()
-        for part in ("train", "test"):
+        parts = sys.argv[1:] or ["train", "test"]
+        for part in parts:
             (work / "clicks" / f"{part}.parquet").symlink_to(LOGS / "diginetica" / f"{part}.parquet")
         for name in ("vs-knn", "item-knn"):
             nextclick.build(name).fit(dataset.train).save(work / name)
             rows.append(compared(name, work))
             print(rows[-1], flush=True)
-    write("spark_batch", {"dataset": "diginetica", "partitions": PARTITIONS, "k": 20, "rows": rows})
+    write(
+        "spark_batch",
+        {"dataset": "diginetica", "parts": parts, "partitions": PARTITIONS, "k": 20, "rows": rows},
+    )
 
 
 def compared(name: str, work: Path) -> dict[str, Any]:
@@ -60,7 +65,7 @@ def compared(name: str, work: Path) -> dict[str, Any]:
     with duckdb.connect() as connection:
         connection.execute(
             f"CREATE TABLE here AS SELECT CAST(session AS TEXT) AS session, "
-            "list_transform(items, x -> x.item) AS items, list_transform(items, x -> x.score) AS scores, "
+            "[x.item for x in items] AS items, [x.score for x in items] AS scores, "
             f"fallback FROM read_json('{here}', format='newline_delimited', columns={{session: 'BIGINT', "
             "items: 'STRUCT(item BIGINT, score DOUBLE)[]', fallback: 'BOOLEAN'})"
         )

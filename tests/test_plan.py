@@ -237,10 +237,10 @@ def test_the_shipped_costs_are_of_all_models_and_both_engines() -> None:
         ]:  # fmt: skip
             found = shipped.find(step, model, quantity)
             assert found is not None, (step, model, quantity)
-            again = fitted(
-                step, model, quantity, found.units, [(Counts(e, i), v) for e, i, v in found.measured]
-            )
-            assert again.units == pytest.approx(dict(found.units), rel=1e-3)
+            rows = [(Counts(events, items), value) for events, items, value in found.measured]
+            again = fitted(step, model, quantity, found.units, rows)
+            for counts, _ in rows:
+                assert again.at(counts) == pytest.approx(found.at(counts), rel=1e-3)
 
 
 def test_the_page_is_up_to_date() -> None:
@@ -266,14 +266,15 @@ def test_logs_are_of_the_size_and_shape_that_is_said(items: int) -> None:
     assert np.array_equal(made.items, again.items)
 
 
-def test_a_model_is_measured_in_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_are_measured_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
     monkeypatch.setattr(measuring, "grid_of", lambda subject, quick: ((3000, 200), (9000, 400)))
     told: list[tuple[str, int, int]] = []
     found = measuring.measure(
-        ["duckdb", "markov"], quick=False, command="c", progress=lambda *what: told.append(what)
+        ["duckdb", "markov", "gru4rec"], quick=False, command="c", progress=lambda *what: told.append(what)
     )
-    assert told == [("duckdb", 0, 2), ("markov", 1, 2), ("measured", 2, 2)]
-    assert found.models == ("markov",)
+    assert told == [("duckdb", 0, 3), ("markov", 1, 3), ("gru4rec", 2, 3), ("measured", 3, 3)]
+    assert found.models == ("markov", "gru4rec")
     assert found.engines == ("duckdb",)
     base = found.find("process", "markov", "memory")
     assert base is not None
@@ -283,6 +284,11 @@ def test_a_model_is_measured_in_its_own_process(monkeypatch: pytest.MonkeyPatch)
     fit = found.find("fit", "markov", "seconds")
     assert fit is not None
     assert all(0 < value < 60 for _, _, value in fit.measured)
+    memory = found.find("fit", "gru4rec", "memory")
+    assert memory is not None
+    sizes = [(3000, 200), (9000, 400), (112_500, 1000), (450_000, 1000)]  # the last ones only begun
+    assert [row[:2] for row in memory.measured] == sizes
+    assert memory.units["events"] < 1000
     estimate = plan(Counts(10**6, 10**4), found, MACHINE, ["markov"])
     assert steps(estimate)["fit", "markov"].seconds > 0
 

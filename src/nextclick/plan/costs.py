@@ -20,6 +20,7 @@ FORMAT_VERSION = 1
 TERMS = ("fixed", "events", "items", "events*items")
 """What a cost may grow with: nothing, the clicks of the log, its items, or the product of both."""
 QUANTITIES = ("seconds", "memory", "disk")
+_SLIGHT = 1e-4  # share of every measurement below which a term is left out
 _SHIPPED = "unit_costs.json"
 
 
@@ -158,6 +159,11 @@ def fitted(
             left = float(np.square(relative @ solution - 1).sum())
             if (solution >= 0).all() and left < best[0] - 1e-12:
                 best = left, dict(zip(subset, solution.tolist(), strict=True))
+    shares = {term: max(unit * of.of(term) / value for (of, _), value in zip(measured, values, strict=True))
+              for term, unit in best[1].items()}  # fmt: skip
+    kept = [term for term, share in shares.items() if share > _SLIGHT]
+    if 0 < len(kept) < len(names):
+        return fitted(step, subject, quantity, kept, measured)
     units = {term: float(f"{unit:.6g}") for term, unit in best[1].items() if unit > 0}
     rows = tuple((of.events, of.items, float(f"{value:.6g}")) for of, value in measured)
     cost = Cost(step, subject, quantity, units, rows, 0.0)

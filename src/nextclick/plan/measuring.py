@@ -5,6 +5,7 @@ Seconds are core seconds: what one core would take, and what several share where
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import datetime
 import gc
@@ -17,7 +18,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from nextclick.artifact import load
 from nextclick.errors import ConfigError, NextclickError
 from nextclick.files import directory_size
 from nextclick.models import MODELS, build, find
-from nextclick.network.recommender import AllItemsRecommender, TrainedRecommender
+from nextclick.network.recommender import AllItemsRecommender, NeuralRecommender, TrainedRecommender
 from nextclick.plan import logs
 from nextclick.plan.costs import Cost, Counts, UnitCosts, fitted
 from nextclick.recommender import Recommender, Run
@@ -56,7 +56,7 @@ def grid_of(subject: str, *, quick: bool) -> Grid:
         sizes = (100_000, 400_000) if quick else (1_000_000, 4_000_000)
         return tuple((events, items) for events in sizes for items in (sizes[0] // 20, sizes[0] // 2))
     if issubclass(find(subject), TrainedRecommender | Composite):
-        sizes = (4_000, 16_000) if quick else (10_000, 40_000)
+        sizes = (4_000, 16_000) if quick else (6_000, 24_000)
         ratio = (2_000, 10_000) if quick else (10_000, 30_000)
     else:
         sizes = (30_000, 120_000) if quick else (400_000, 1_600_000)
@@ -139,6 +139,8 @@ def _costs(subject: str, rows: Sequence[Row]) -> Iterator[Cost]:
             terms = _EVERY_ITEM if issubclass(MODELS[subject], AllItemsRecommender) else _LINEAR
         elif step in ("evaluate", "serve") and quantity == "seconds":
             terms = ("fixed", "items")
+        elif step == "serve" and issubclass(find(subject), NeuralRecommender):
+            terms = ("fixed", "items")  # a network holds no clicks
         elif subject == "spark":
             terms = ("fixed", "events")
         yield fitted(step, subject, quantity, terms, measured)
@@ -230,6 +232,29 @@ def _model(name: str, grid: Grid, folder: Path) -> Iterator[Row]:
         model.measure(made, at_most=asked)
         yield "evaluate", "seconds", events, items, (time.process_time() - start) / min(asked, made.n_pairs)
         del model
+    if issubclass(find(name), NeuralRecommender):
+        yield from _of_many_clicks(name, 50 * max(events for events, _ in grid))
+
+
+class _Begun(Exception):
+    """A training has made its first step."""
+
+
+def _of_many_clicks(name: str, most: int) -> Iterator[Row]:
+    """Measure what a network's training holds for the clicks: more of them than could be trained on here.
+
+    It holds that from its first step on, at which it is stopped; in a few clicks it would not be seen beside
+    the memory of a step.
+    """
+
+    def stop(what: str, done: int, total: int) -> None:
+        raise _Begun
+
+    for events in (most // 4, most):
+        made = logs.sessions(Counts(events, 1000))
+        with _watched() as taken, contextlib.suppress(_Begun):
+            _once(name).fit(made, run=Run(device="cpu"), progress=stop)
+        yield "fit", "memory", events, 1000, taken["memory"]
 
 
 def _once(name: str) -> Recommender:
@@ -270,7 +295,7 @@ def _with_started() -> float:
     return time.process_time() + sum(worked for _, worked in below) / os.sysconf("SC_CLK_TCK")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _watched(clock: Callable[[], float] = time.process_time) -> Iterator[dict[str, float]]:
     """Yield a mapping that gets the core seconds of the block and the bytes it took beyond those before.
 
