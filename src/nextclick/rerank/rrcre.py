@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _PUBLISHED: Mapping[str, Any] = {
     **{"held_out": "none", "clicked": False, "scored": False, "content": "yes", "temperature": 0.0},
-    **{"epochs": 5, "learning_rate": 0.001, "decay": 1.0},
+    **{"epochs": 5, "learning_rate": 0.001, "decay": 1.0, "weight_decay": 0.0},
 }
 _NARROW = 16  # width where items are not asked for
 _STARTED = 0.1  # standard deviation of item vectors taken over from a generator
@@ -53,9 +53,9 @@ class RRCRE(Composite, TrainedRecommender):
     items beyond them have less than 2^-60. An empty prefix is answered by the first generator.
     Without a generator it re-ranks I2I-CF (item-knn, preset i2i-cf).
     Source: Sánchez Rodríguez et al. 2019 (RRCRE), secs. 4 and 5.2, as ``preset=paper`` is. Several
-    generators, ``clicked``, ``scored``, ``content``, ``start``, ``temperature`` and ``held_out`` are ours; the
-    paper's generators have seen the sessions that they generate for (held_out=none), and it suggests shared
-    ranks without trying them.
+    generators, ``clicked``, ``scored``, ``content``, ``start``, ``temperature`` and ``held_out`` are ours;
+    the paper's generators have seen the sessions that they generate for (held_out=none), and it suggests
+    shared ranks without trying them.
     """
 
     name: ClassVar[str] = "rrcre"
@@ -68,12 +68,12 @@ class RRCRE(Composite, TrainedRecommender):
     watched: ClassVar[str] = "recall@5"
 
     k: int = field(default=100, metadata=about("candidates of each generator", low=1, search=[50, 100, 150]))
-    epochs: int = field(default=2, metadata=about("passes over the training prefixes", low=1))
+    epochs: int = field(default=3, metadata=about("passes over the training prefixes", low=1))
     learning_rate: float = field(
-        default=0.003, metadata=about("of Adam", low=0, search=("log", 0.0003, 0.01))
+        default=0.006, metadata=about("of Adam", low=0, search=("log", 0.0003, 0.02))
     )
     decay: float = field(
-        default=0.6,
+        default=0.4,
         metadata=about("factor on the learning rate after each epoch", low=0, high=1, search=(0.3, 1.0)),
     )
     dim: int = field(default=100, metadata=about("width of item and rank vectors", low=1, search=[50, 100]))
@@ -87,7 +87,7 @@ class RRCRE(Composite, TrainedRecommender):
         ),
     )
     weight_decay: float = field(
-        default=0.0, metadata=about("of Adam, on all weights (L2)", low=0, search=("log", 1e-7, 1e-4))
+        default=1e-4, metadata=about("of Adam, on all weights (L2)", low=0, search=("log", 1e-7, 1e-3))
     )
     spread: float = field(
         default=0.002, metadata=about("standard deviation of the item vectors at the start", low=0)
