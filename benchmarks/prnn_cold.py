@@ -42,7 +42,8 @@ def main() -> None:
     new = [data.vocabulary.id_of(code) for code in targets.tolist() if code >= model.n_items]
     chance = float(np.mean([min(1.0, 20 / sizes[category[item]]) for item in new]))
     write("prnn_cold", {
-        "settings": {**SETTINGS, "epochs": EPOCHS, "scale": SCALE}, "clicks": len(targets), "clicks_on_new_items": len(new),
+        "settings": {**SETTINGS, "epochs": EPOCHS, "scale": SCALE}, "clicks": len(targets),
+        "clicks_on_new_items": len(new),
         "new_items": wider.n_items - model.n_items, "rows": rows,
         "random_within_category": round(chance, 4),
         "times_random": round(rows["new too"]["recall@20_new"] / chance, 2),
