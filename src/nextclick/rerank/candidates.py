@@ -134,6 +134,15 @@ def trained_in_epochs(model: Recommender) -> bool:
     return "epochs" in settings.values_of(model) or any(map(trained_in_epochs, generators_of(model)))
 
 
+def reads_sessions(model: Recommender) -> bool:
+    """Return whether a recommender, or a generator of it, answers by more than counts of items and pairs."""
+    return (
+        isinstance(model, SessionKNN)
+        or trained_in_epochs(model)
+        or any(map(reads_sessions, generators_of(model)))
+    )
+
+
 @contextmanager
 def training_lists(
     generators: Sequence[Recommender],

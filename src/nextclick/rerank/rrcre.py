@@ -21,7 +21,7 @@ from nextclick.rerank.candidates import (
     checksum,
     clicked,
     identity,
-    trained_in_epochs,
+    reads_sessions,
     training_lists,
 )
 from nextclick.rerank.composite import Composite
@@ -112,7 +112,8 @@ class RRCRE(Composite, TrainedRecommender):
         default="auto",
         metadata=about(
             "ask for items by vectors of their own; no: judge by places and scores only, and by a session of "
-            "width 16 at most; auto: yes, unless a generator is trained in epochs, which has such vectors"
+            "width 16 at most; auto: yes over tables of counts, no where a generator reads whole sessions "
+            "itself (session neighbours, and what is trained in epochs)"
         ),
     )
     ranks: Literal["own", "shared"] = field(
@@ -180,7 +181,7 @@ class RRCRE(Composite, TrainedRecommender):
         from nextclick.rerank.network import Reranker, rows_of_places
 
         content = self.content == "yes" or (
-            self.content == "auto" and not any(trained_in_epochs(one) for one in self.generators)
+            self.content == "auto" and not any(map(reads_sessions, self.generators))
         )
         network = Reranker(
             n_items, self.dim if content else min(self.dim, _NARROW), len(self.generators) + self.clicked,
