@@ -154,7 +154,7 @@ OTHER_SETTINGS: dict[str, dict[str, Any]] = {
     },
     "rrcre": {
         **{name: TRAINED[name] for name in ("batch_size", "decay", "validation", "last_clicks")},
-        "epochs": 3,
+        "epochs": 2,
         "learning_rate": 0.01,
         "seed": 7,
         "k": 6,
@@ -170,7 +170,7 @@ OTHER_SETTINGS: dict[str, dict[str, Any]] = {
         "ranks": "shared",
         "start": "generator",
         "held_out": "session",
-        "folds": 3,
+        "folds": 4,
         "every": 2,
     },
     "blend": {
@@ -181,7 +181,7 @@ OTHER_SETTINGS: dict[str, dict[str, Any]] = {
         "validation": 0.5,
         "metric": "mrr",
         "held_out": "none",
-        "folds": 3,
+        "folds": 4,
     },
     "sml": {
         **TRAINED,

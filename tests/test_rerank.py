@@ -116,7 +116,7 @@ def slow_scores(
                 read += [listed / (1 + place), np.log(1 + place) / np.log(1 + k), listed]
             units = np.array([*read, w["popularity"][item], np.log(length)])
             for layer in (0, 2, 4):
-                units = w[f"judge.{layer}.weight"] @ units + w[f"judge.{layer}.bias"]
+                units = w[f"judge.{layer}.weight"] @ units + w.get(f"judge.{layer}.bias", 0.0)
                 units = np.maximum(units, 0) if layer < 4 else units
             score += float(units[0])
         found.append(score)
@@ -189,10 +189,10 @@ def test_cosines_with_candidates_are_those_of_rows_brought_to_length_1() -> None
     with torch.no_grad():
         network.items.weight[2] = 0.0  # of no length
     session, candidates = torch.randn(3, 4), torch.tensor([[0, 2, -1], [8, 8, 3], [-1, -1, 1]])
-    places, features = torch.full((3, 3, 1), 3), torch.zeros(3, 3, 1)
-    learning = network(session, candidates.int(), places, features)
+    places, features = torch.full((3, 3, 1), 3), torch.zeros(3, 3, 1, 3)
+    learning = network(session, candidates.int(), places, features, torch.ones(3))
     with torch.inference_mode():
-        answering = network(session, candidates.int(), places, features)
+        answering = network(session, candidates.int(), places, features, torch.ones(3))
     assert learning.requires_grad
     np.testing.assert_allclose(answering.numpy(), learning.detach().numpy(), rtol=1e-5)
     assert np.isneginf(answering.numpy()).sum() == 3

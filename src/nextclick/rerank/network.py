@@ -102,9 +102,10 @@ class Reranker(nn.Module):
 
 
 def _judge(n_lists: int) -> nn.Sequential:
+    """Two layers without biases behind the first: what all candidates get alike changes no order."""
     return nn.Sequential(
-        nn.Linear(6 * n_lists + 2, _UNITS), nn.ReLU(), nn.Linear(_UNITS, _UNITS), nn.ReLU(),
-        nn.Linear(_UNITS, 1),
+        nn.Linear(6 * n_lists + 2, _UNITS), nn.ReLU(), nn.Linear(_UNITS, _UNITS, bias=False), nn.ReLU(),
+        nn.Linear(_UNITS, 1, bias=False),
     )  # fmt: skip
 
 
