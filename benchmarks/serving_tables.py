@@ -62,8 +62,8 @@ def speed(found: dict[str, Any]) -> str:
         f"({over_http['generator_p50_ms']:.2f} and {over_http['reranker_p50_ms']:.2f} ms).",
         f"- {swaps['versions_published'] - 1} changes of version during {swaps['requests']:,} questions: "
         f"{swaps['errors']} errors, {swaps['broken_connections']} broken connections, "
-        f"{swaps['mixed_answers']} answers of mixed versions; "
-        f"{swaps['marked']} came too late on the busy machine, and were popular items, marked.",
+        f"{swaps['mixed_answers']} answers of mixed versions, {swaps['marked']} of popular items because the "
+        "model was late.",
         f"- At a load average of {found['kills']['load_average_before']:g}, a worker killed under load: "
         f"{worker['lost']} of {worker['acknowledged_events']:,} acknowledged events lost, longest pause "
         f"{worker['longest_pause_s']} s.",
