@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
-import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,46 +17,15 @@ from nextclick.dataset import Dataset
 from nextclick.errors import DataError, MissingExtraError
 from nextclick.large import open_engine
 from nextclick.prepare import prepare
+from spark_here import WARNINGS, small_spark
 
 T0 = 1_400_000_000
-pytestmark = [
-    pytest.mark.spark,
-    # Spark's own Python code, not ours.
-    pytest.mark.filterwarnings("ignore:::pyspark"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.spark, *WARNINGS]
 
 
 @pytest.fixture(scope="module")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """One Spark for all tests, set for little jobs: it starts once and compiles little."""
-    if importlib.util.find_spec("pyspark") is None:
-        pytest.skip("pyspark is not installed")
-    if not os.environ.get("JAVA_HOME") and shutil.which("java") is None:
-        pytest.skip("no Java runtime found")
-    from pyspark.sql import SparkSession
-
-    folder = tmp_path_factory.mktemp("spark")
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    session = (
-        SparkSession.builder.master("local[2]")
-        .config("spark.ui.enabled", "false")
-        .config("spark.driver.bindAddress", "127.0.0.1")
-        .config("spark.driver.host", "127.0.0.1")
-        .config("spark.sql.shuffle.partitions", "2")
-        .config("spark.sql.codegen.wholeStage", "false")
-        .config("spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1")
-        .config("spark.sql.warehouse.dir", str(folder / "warehouse"))
-        .config("spark.local.dir", str(folder))
-        .config("spark.log.level", "ERROR")
-        # Neither is to show in the result.
-        .config("spark.sql.session.timeZone", "America/New_York")
-        .getOrCreate()
-    )
-    yield session
-    session.stop()
+    yield from small_spark(tmp_path_factory.mktemp("spark"))
 
 
 def assert_same(tmp_path: Path, *source: Path, **options: Any) -> Dataset:

@@ -82,7 +82,8 @@ class Wanted:
     k: candidates in each;  held_out: "none": the generator as it is, which has seen the session that it
     answers;  "session": it leaves that session out (session neighbours; the others as they are);  "folds":
     the sessions are cut into ``folds`` parts at random, and each part is answered by a copy fitted on the
-    others;  "part": the same for the first of these parts only, and lists of other prefixes are not wanted;
+    others;  "part": the same for the first of these parts only, and lists of other prefixes are not wanted
+    (session neighbours leave the session out);
     "auto": "session" for those that can, "part" for those that are trained in epochs, else "none".
     """
 
