@@ -207,7 +207,7 @@ def findings(labels: Sequence[str], over: Compared, baseline: str, signal: bool)
             for strategy in STRATEGIES
             if strategy != "simultaneous"
         ]
-        alone = next(label for label in labels if label.startswith("ID only"))
+        alone = next((label for label in labels if label.startswith("ID only")), "")  # not measured yet
         asked += [("feature", alone, "lower"), ("concatenated", alone, "about as high")]
     found = []
     for label, other, wanted in asked:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,11 +23,13 @@ import nextclick
 import processes
 from nextclick import RRCRE, ArtifactError, Blend, ConfigError, DataError, Queries, Recommender, Sessions
 from nextclick.neighbours.session_votes import SessionKNN
+from nextclick.network import batches
 from nextclick.recommender import Run
 from nextclick.rerank import kernels
 from nextclick.rerank.candidates import Wanted, cleaned, clicked, training_lists, without
 from nextclick.rerank.network import Reranker, picked, rows_of_places
-from nextclick.rerank.training import Reordering
+from nextclick.rerank.scoring import Scorer
+from nextclick.rerank.training import Reordering, lengths_of
 from synthetic import chain, random_queries
 
 TRAIN = chain(20, 90, noise=0.3, seed=1)
@@ -146,7 +149,7 @@ def test_scores_are_equations_3_and_4(
     places = rng.integers(0, 10, (3, 7, n_lists))
     features = rng.normal(size=(3, 7, n_lists, 3)).astype(np.float32)
     lengths = [1, 4, 30]  # of the whole prefixes, of which the last clicks are read
-    clicks, mask, last = nextclick_prefixes(prefixes)
+    clicks, mask, last = batches.prefixes(Queries.of(prefixes), 19)
     with torch.inference_mode():
         session = network.session(clicks, mask, last)
         found = network(
@@ -160,12 +163,6 @@ def test_scores_are_equations_3_and_4(
         )
         assert found[i, :n].tolist() == pytest.approx(expected, abs=2e-5)
         assert (found[i, n:] == -torch.inf).all()
-
-
-def nextclick_prefixes(prefixes: list[list[int]]) -> Any:
-    from nextclick.network.batches import prefixes as padded
-
-    return padded(Queries.of(prefixes), 19)
 
 
 def test_products_with_candidates_and_their_gradients_are_those_of_rows_side_by_side() -> None:
@@ -183,19 +180,56 @@ def test_products_with_candidates_and_their_gradients_are_those_of_rows_side_by_
         assert torch.allclose(ours, theirs, atol=1e-5)
 
 
-def test_cosines_with_candidates_are_those_of_rows_brought_to_length_1() -> None:
-    torch.manual_seed(1)
-    network = Reranker(9, 4, 1, rows_of_places(3, shared=False), temperature=0.5)
+@pytest.mark.parametrize("cre", [True, False])
+@pytest.mark.parametrize(
+    ("scored", "temperature", "content"),
+    [(False, 0.0, True), (True, 0.0, True), (True, 0.2, True), (True, 0.2, False), (False, 0.2, True)],
+)
+def test_the_compiled_scores_are_those_of_the_network(
+    cre: bool, scored: bool, temperature: float, content: bool
+) -> None:
+    """For prefixes of many lengths, longer than is read among them, and as many of them as threads share."""
+    rng = np.random.default_rng(5)
+    prefixes = [rng.integers(0, 15, 1 + n % 7).tolist() for n in range(150)]
+    queries, generator = Queries.of(prefixes), torch.Generator().manual_seed(1)
+    network = Reranker(
+        15, 6, 2, rows_of_places(9, cre), cre=cre, scored=scored, temperature=temperature, content=content
+    )
     with torch.no_grad():
+        for weights in network.parameters():
+            torch.nn.init.normal_(weights, std=0.7, generator=generator)
         network.items.weight[2] = 0.0  # of no length
-    session, candidates = torch.randn(3, 4), torch.tensor([[0, 2, -1], [8, 8, 3], [-1, -1, 1]])
-    places, features = torch.full((3, 3, 1), 3), torch.zeros(3, 3, 1, 3)
-    learning = network(session, candidates.int(), places, features, torch.ones(3))
+        if scored:
+            network.popularity.uniform_(generator=generator)
+    candidates = np.array([rng.permutation(15)[:7] for _ in prefixes], np.int32)
+    candidates[rng.random(candidates.shape) < 0.2] = -1
+    candidates[4] = -1
+    places = rng.integers(0, 10, (150, 7, 2)).astype(np.int32)
+    features = rng.normal(size=(150, 7, 2, 3)).astype(np.float32)
+    found = Scorer(network).probabilities(queries, 4, candidates, places, features)
     with torch.inference_mode():
-        answering = network(session, candidates.int(), places, features, torch.ones(3))
-    assert learning.requires_grad
-    np.testing.assert_allclose(answering.numpy(), learning.detach().numpy(), rtol=1e-5)
-    assert np.isneginf(answering.numpy()).sum() == 3
+        slow = network(
+            network.session(*batches.prefixes(queries, 4)), torch.from_numpy(candidates),
+            torch.from_numpy(places).long(), torch.from_numpy(features), lengths_of(queries),
+        ).softmax(1)  # fmt: skip
+    np.testing.assert_allclose(found, np.nan_to_num(slow.numpy()), atol=1e-6, rtol=1e-4)
+    assert found[4].tolist() == [0.0] * 7
+
+
+@cache
+def over_two(clicked: bool) -> RRCRE:
+    return RRCRE([nextclick.Markov(), nextclick.ItemKNN()], **{**SMALL, "clicked": clicked}).fit(TRAIN)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 12), st.booleans(), st.booleans())
+def test_short_lists_are_the_beginning_of_all_items_scores(k: int, exclude_seen: bool, clicked: bool) -> None:
+    """With ties, empty prefixes and sessions that leave too few candidates."""
+    model = over_two(clicked)
+    dense = Recommender.top(model, QUERIES, k, exclude_seen=exclude_seen)
+    quick = model.top(QUERIES, k, exclude_seen=exclude_seen)
+    assert quick[0].tolist() == dense[0].tolist()
+    assert quick[1].tolist() == dense[1].tolist()
 
 
 def test_places_have_their_own_row_or_share_growing_buckets() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import threading
@@ -16,6 +17,7 @@ import nextclick
 from nextclick.errors import ArtifactError, ConfigError
 from nextclick.serving import engine as engines
 from nextclick.serving.keys import add_key, read_keys, remove_key
+from nextclick.serving.runner import Runner
 from nextclick.serving.store import StoreDownError
 from nextclick.serving.versions import Versions
 from serving import N_ITEMS, client, saved
@@ -456,6 +458,30 @@ def test_batches_and_explanations_go_through_the_thread(model: Path, monkeypatch
         runner._working -= 1
         opened.post("/v1/recommend", json=many[0])
         assert sizes[-1] == (False, 1)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0.0001, [1] * 40), (0.001, [32, 8])])
+def test_questions_of_one_turn_of_the_loop_are_answered_together_where_that_helps(
+    model: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, expected: list[int]
+) -> None:
+    engine = engines.Engine.open(model, "m")
+    answer, sizes = engine.answer, []
+    engine.seconds = seconds
+
+    def counted(asks: Any) -> Any:
+        sizes.append(len(asks))
+        return answer(asks)
+
+    monkeypatch.setattr(engine, "answer", counted)
+    asked = [engines.Ask(np.array([n], np.int32), 5) for n in range(N_ITEMS)][:20] * 2
+
+    async def all_at_once() -> list[Any]:
+        runner = Runner(engine, cached=0)
+        return await asyncio.gather(*(runner.ask(one, 1.0) for one in asked))
+
+    found = asyncio.run(all_at_once())
+    assert sizes == expected
+    assert found == [answer([one])[0] for one in asked]
 
 
 def _sessions() -> nextclick.Sessions:

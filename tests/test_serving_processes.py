@@ -309,7 +309,7 @@ def test_lists_go_on_without_redis_and_sessions_when_it_is_back(folder: Path, tm
             assert without["marks"] == ["store-down"]
             assert without["items"] == alone["items"]
             waited(lambda: 503 in {status for status, _ in load.answers})
-            assert server.get("/readyz")["degraded"]
+            waited(lambda: server.get("/readyz")["degraded"])  # by whichever worker answers
             redis = subprocess.Popen(command, stdout=subprocess.DEVNULL)
             waited(lambda: server.post("/v1/recommend", asked) | {"request": ""} == kept | {"request": ""})
             n = len(load.answers)

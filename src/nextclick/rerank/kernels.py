@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nextclick.compiled import compiled, fast
 
 ABSENT = -1
+FLOOR = np.float32(2.0**-60)  # of a candidate's score
 LEAST = -12.0  # of a logarithm of a share
 
 
@@ -126,14 +127,18 @@ def unite(items, scores, place, union, ranks, features):
 
 
 def united(
-    items: NDArray[Any], scores: NDArray[Any], n_items: int
+    items: NDArray[Any], scores: NDArray[Any], n_items: int, room: NDArray[np.int32] | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
-    """Return candidates, ranks and features of lists [G, n, k] as ``unite`` fills them."""
+    """Return candidates, ranks and features of lists [G, n, k] as ``unite`` fills them.
+
+    room: ``unite``'s place, to use it again; -1 before and after.
+    """
     n_generators, n, k = items.shape
     union = np.empty((n, n_generators * k), np.int32)
     ranks = np.empty((*union.shape, n_generators), np.int32)
     features = np.empty((*ranks.shape, 3), np.float32)
-    most = max(1, unite(items, scores, np.full(n_items, ABSENT, np.int32), union, ranks, features))
+    room = np.full(n_items, ABSENT, np.int32) if room is None else room
+    most = max(1, unite(items, scores, room, union, ranks, features))
     return tuple(np.ascontiguousarray(part[:, :most]) for part in (union, ranks, features))  # type: ignore[return-value]
 
 
@@ -162,21 +167,6 @@ def products(vectors, table, candidates, out):
 
 
 @fast
-def cosines(vectors, table, candidates, out):
-    """Fill out as ``products`` would, were every row of the table brought to length 1 first."""
-    for i in range(len(vectors)):
-        for c in range(candidates.shape[1]):
-            item = candidates[i, c]
-            total, square = np.float32(0.0), np.float32(0.0)
-            if item >= 0:
-                for d in range(vectors.shape[1]):
-                    total += vectors[i, d] * table[item, d]
-                    square += table[item, d] * table[item, d]
-                total /= max(np.sqrt(square), np.float32(1e-12))
-            out[i, c] = total
-
-
-@fast
 def products_back(vectors, table, candidates, gradient, of_vectors, of_table):
     """Add the gradients of ``products`` to those of the vectors, [n, D], and of the table, [N, D]."""
     for i in range(len(vectors)):
@@ -196,7 +186,6 @@ def place_above(scores, union, values):
     multiplied by a power of two; where some would become too small for that, all get minus the number of
     better scores.
     """
-    floor = np.float32(2.0**-60)
     for i in range(len(scores)):
         row = scores[i]
         largest, smallest = np.float32(0.0), np.float32(np.inf)
@@ -214,7 +203,7 @@ def place_above(scores, union, values):
                         row[j] *= shrink
         for c in range(union.shape[1]):
             if union[i, c] >= 0:
-                row[union[i, c]] = max(values[i, c], floor)
+                row[union[i, c]] = max(values[i, c], FLOOR)
 
 
 @compiled

@@ -68,10 +68,7 @@ class Reranker(nn.Module):
             asked = dropped(self.item_projection(session), self.dropout, self.training)
             if self.temperature > 0:
                 asked = self._brought(asked) / self.temperature
-            if self.temperature > 0 and not torch.is_grad_enabled() and _is_plain(asked):
-                scores = scores + _cosines(asked, self.items.weight, candidates)
-            else:
-                scores = scores + picked(asked, self._brought(self.items.weight), candidates)
+            scores = scores + picked(asked, self._brought(self.items.weight), candidates)
         for g, (project, table) in enumerate(zip(self.rank_projection, self.ranks, strict=True)):
             of_place = (project(session) @ table.T)[:, self.rows]  # [B, k + 1]
             scores = scores + of_place.gather(1, places[..., g])
@@ -115,24 +112,10 @@ def _projection(dim: int) -> nn.Sequential:
 
 def picked(vectors: Tensor, table: Tensor, candidates: Tensor) -> Tensor:
     """Products of each vector [B, D] with its own candidates' rows of the table [N, D], [B, C]."""
-    if _is_plain(vectors):
+    if vectors.device.type == "cpu" and vectors.dtype == torch.float32:  # compiled loops can read it
         scores: Tensor = _Picked.apply(vectors, table, candidates)  # type: ignore[no-untyped-call]
         return scores
     return (table[candidates.clamp(min=0)] * vectors[:, None]).sum(2)
-
-
-def _is_plain(vectors: Tensor) -> bool:
-    """Whether compiled loops can read it."""
-    return vectors.device.type == "cpu" and vectors.dtype == torch.float32
-
-
-def _cosines(vectors: Tensor, table: Tensor, candidates: Tensor) -> Tensor:
-    """``picked`` from a table whose rows are brought to length 1: only those that are candidates are."""
-    from nextclick.rerank import kernels
-
-    out = np.empty(tuple(candidates.shape), np.float32)
-    kernels.cosines(vectors.contiguous().numpy(), table.detach().numpy(), candidates.numpy(), out)
-    return torch.from_numpy(out)
 
 
 class _Picked(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextclick.errors import ConfigError, DataError
+from nextclick.filters import Filter
 from nextclick.neighbours.item_knn import ItemKNN
 from nextclick.network.recommender import TrainedRecommender
 from nextclick.recommender import Recommender
@@ -19,6 +21,7 @@ from nextclick.rerank.candidates import (
     Wanted,
     best_of_row,
     checksum,
+    cleaned,
     clicked,
     identity,
     reads_sessions,
@@ -32,12 +35,14 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nextclick.network.workers import Workers
+    from nextclick.rerank.scoring import Scorer
 
 _PUBLISHED: Mapping[str, Any] = {
     **{"held_out": "none", "clicked": False, "scored": False, "content": "yes", "temperature": 0.0},
     **{"epochs": 5, "learning_rate": 0.001, "decay": 1.0, "weight_decay": 0.0},
 }
 _NARROW = 16  # width where items are not asked for
+_TOGETHER = 2048  # prefixes answered together
 _STARTED = 0.1  # standard deviation of item vectors taken over from a generator
 
 
@@ -141,37 +146,76 @@ class RRCRE(Composite, TrainedRecommender):
     )
     every: int = field(default=1000, metadata=about("steps between two looks at them", low=1))
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what answers were made with: the network is another one from now on."""
+        self._scorer: Scorer | None = None
+        self._room = threading.local()
+
     @classmethod
     def _default_generators(cls) -> tuple[Recommender, ...]:
         return (ItemKNN.preset("i2i-cf"),)
 
     # -- answering
 
+    def top(
+        self, queries: Queries, k: int, *, exclude_seen: bool = False, filter: Filter | None = None
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Return what the base class does, from the candidates alone where they suffice."""
+        from nextclick.rerank import kernels, scoring
+
+        if filter is not None or k > self.k:
+            return super().top(queries, k, exclude_seen=exclude_seen, filter=filter)
+        known = self._known(queries, None)
+        top, top_scores = self._empty_top(len(known), k)
+        short = [np.flatnonzero(known.ends == known.starts)]
+        rows = np.flatnonzero(known.ends > known.starts)
+        for low in range(0, len(rows), _TOGETHER):
+            block = rows[low : low + _TOGETHER]
+            some = known[block]
+            lists = [cleaned(*one.top(some, self.k), self.n_items, self.k) for one in self.generators]
+            union, values = self._rescored(some, lists)
+            best, best_scores = self._empty_top(len(some), k)
+            found = scoring.best(
+                union, np.maximum(values, kernels.FLOOR), some.items, exclude_seen, some.starts, some.ends,
+                best, best_scores,
+            )  # fmt: skip
+            top[block], top_scores[block] = best, best_scores
+            short.append(block[found < min(k, self.n_items)])
+        others = np.concatenate(short)
+        if len(others):  # the items beyond the candidates are needed
+            top[others], top_scores[others] = super().top(known[others], k, exclude_seen=exclude_seen)
+        return top, top_scores
+
     def _rewrite(self, queries: Queries, dense: Sequence[NDArray[np.float32]]) -> None:
         from nextclick.rerank import kernels
 
         lists = [best_of_row(scores, self.k) for scores in dense]
-        if self.clicked:
-            lists.append(clicked(queries, self.k))
         kernels.place_above(dense[0], *self._rescored(queries, lists))
 
     def _rescored(
-        self, queries: Queries, lists: Sequence[Lists]
+        self, queries: Queries, lists: list[Lists]
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Return the candidates [n, C] of non-empty prefixes and their probabilities, 0 for none."""
-        import torch
+        """Return the candidates [n, C] of non-empty prefixes and their probabilities, 0 for none.
 
-        from nextclick.network.batches import prefixes
-        from nextclick.rerank.training import lengths_of, united
+        lists: the first candidates of each generator.
+        """
+        from nextclick.rerank import kernels
+        from nextclick.rerank.scoring import Scorer
 
-        with torch.inference_mode():
-            union, places, features = united(lists, self.n_items)
-            device = self.network.items.weight.device
-            clicks, mask, last = (part.to(device) for part in prefixes(queries, self.last_clicks))
-            session = self.network.session(clicks, mask, last)
-            evidence = (part.to(device) for part in (union, places, features, lengths_of(queries)))
-            scores = self.network(session, *evidence)
-            return union.numpy(), scores.softmax(1).cpu().numpy()
+        if self._scorer is None:
+            self._scorer = Scorer(self.network)
+        if not hasattr(self._room, "place"):
+            self._room.place = np.full(self.n_items, kernels.ABSENT, np.int32)
+        if self.clicked:
+            lists = [*lists, clicked(queries, self.k)]
+        items, scores = (np.stack(part) for part in zip(*lists, strict=True))
+        union, places, features = kernels.united(items, scores, self.n_items, self._room.place)
+        values = self._scorer.probabilities(queries, self.last_clicks, union, places, features)
+        return union, values
 
     # -- learning
 
@@ -210,6 +254,7 @@ class RRCRE(Composite, TrainedRecommender):
         if sessions.n_pairs == 0:
             raise DataError(f"{self.name}: no training session has two clicks, so there is nothing to learn")
         self._ready(sessions)
+        self._forget()
         self.network = self._started()
         if self.start == "generator":
             self._take_items()
@@ -268,4 +313,5 @@ class RRCRE(Composite, TrainedRecommender):
         return TrainedRecommender._state(self)
 
     def _restore_own(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self._forget()
         TrainedRecommender._restore(self, state)

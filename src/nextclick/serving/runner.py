@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 _TOGETHER = 32  # questions answered at once
 _QUICK = 0.0015  # seconds: an engine that takes less is asked in the event loop
+_INSTANT = 0.0003  # seconds: one that takes less gains nothing from answering several together
 _LATE = 0.05  # seconds of one answer, after which ...
 _REST = 10.0  # ... so many seconds pass until the engine counts as quick again
 
@@ -29,9 +30,9 @@ class Runner:
 
     Questions that arrive while the thread is at work wait and are then answered together, which costs less
     than one after the other; nothing waits for others to arrive. A quick engine is asked in the event loop
-    itself: waking a thread takes longer than its answer, several ms where the processors are busy. The first
-    answer that takes long puts it back into the thread for a while. limit: questions that may wait;  cached:
-    answers that are kept, 0 for none.
+    itself, those together that the loop found in one turn: waking a thread takes longer than its answer,
+    several ms where the processors are busy. The first answer that takes long puts it back into the thread
+    for a while. limit: questions that may wait;  cached: answers that are kept, 0 for none.
     """
 
     def __init__(self, engine: Engine, *, limit: int = 256, cached: int = 10_000) -> None:
@@ -40,6 +41,8 @@ class Runner:
         self._answers: OrderedDict[tuple[object, ...], Listed] = OrderedDict()
         self._waiting: deque[tuple[Ask, asyncio.Future[Listed]]] = deque()
         self._busy = False
+        self._gathered: list[tuple[Ask, asyncio.Future[Listed]]] = []  # in this turn of the event loop
+        self._instant = engine.seconds < _INSTANT
         self._quick_from = 0.0 if engine.seconds < _QUICK else math.inf
         self._working = 0  # other work in the thread
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"model-{engine.name}")
@@ -60,7 +63,7 @@ class Runner:
         """
         free = not (self._busy or self._waiting or self._working)
         if alone and free and time.monotonic() >= self._quick_from:
-            answer = self._at_once(ask, deadline)
+            answer = await self._at_once(ask, deadline)
         else:
             answer = await self._in_turn(ask, deadline)
         if self._cached:
@@ -69,18 +72,33 @@ class Runner:
                 self._answers.popitem(last=False)
         return answer
 
-    def _at_once(self, ask: Ask, deadline: float) -> Listed:
+    async def _at_once(self, ask: Ask, deadline: float) -> Listed:
+        future: asyncio.Future[Listed] = asyncio.get_running_loop().create_future()
+        self._gathered.append((ask, future))
+        start = time.monotonic()
+        if self._instant or len(self._gathered) == _TOGETHER:
+            self._answer_gathered()
+        elif len(self._gathered) == 1:
+            asyncio.get_running_loop().call_soon(self._answer_gathered)
+        answer = await future
+        if time.monotonic() - start > deadline:
+            raise TimeoutError
+        return answer
+
+    def _answer_gathered(self) -> None:
+        together, self._gathered = self._gathered, []
+        if not together:
+            return
         start = time.monotonic()
         try:
-            (answer,) = self.engine.answer([ask])
+            answers = self.engine.answer([ask for ask, _ in together])
         except Exception as error:
-            raise RuntimeError(f"the model failed: {error!r}") from error
+            _settle(together, RuntimeError(f"the model failed: {error!r}"))
+            return
         seconds = time.monotonic() - start
         if seconds > _LATE:
             self._quick_from = start + seconds + _REST
-        if seconds > deadline:
-            raise TimeoutError
-        return answer
+        _settle(together, answers)
 
     async def _in_turn(self, ask: Ask, deadline: float) -> Listed:
         if len(self._waiting) >= self._limit:
@@ -121,17 +139,26 @@ class Runner:
         job = asyncio.get_running_loop().run_in_executor(
             self._thread, self.engine.answer, [ask for ask, _ in together]
         )
-        job.add_done_callback(lambda done: self._finish([future for _, future in together], done))
+        job.add_done_callback(lambda done: self._finish(together, done))
 
-    def _finish(self, futures: Sequence[asyncio.Future[Listed]], job: asyncio.Future[list[Listed]]) -> None:
+    def _finish(
+        self, together: Sequence[tuple[Ask, asyncio.Future[Listed]]], job: asyncio.Future[list[Listed]]
+    ) -> None:
         self._busy = False
         error = job.exception() if not job.cancelled() else asyncio.CancelledError()
-        for n, future in enumerate(futures):
-            if future.done():
-                continue
-            if error is not None:
-                future.set_exception(RuntimeError(f"the model failed: {error!r}"))
-            else:
-                future.set_result(job.result()[n])
+        _settle(together, job.result() if error is None else RuntimeError(f"the model failed: {error!r}"))
         if self._waiting:
             self._start()
+
+
+def _settle(
+    together: Sequence[tuple[Ask, asyncio.Future[Listed]]], answers: Sequence[Listed] | RuntimeError
+) -> None:
+    """Give those who still wait their answers, or the error."""
+    for n, (_, future) in enumerate(together):
+        if future.done():
+            continue
+        if isinstance(answers, RuntimeError):
+            future.set_exception(answers)
+        else:
+            future.set_result(answers[n])
