@@ -7,8 +7,10 @@ import contextlib
 import itertools
 import resource
 import sqlite3
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +146,20 @@ def test_the_log_of_sqlite_stays_short_under_writes_without_a_pause(
     assert sum(late < early for early, late in itertools.pairwise(sizes)) >= 1  # it began anew
     assert len(asyncio.run(store.read("s1"))) > 1
     asyncio.run(store.close())
+
+
+def test_workers_may_make_a_new_file_at_the_same_moment(tmp_path: Path) -> None:
+    from nextclick.serving import sqlite
+
+    def opened(file: Path, gate: threading.Barrier) -> None:
+        gate.wait()
+        asyncio.run(sqlite.SqliteStore(file, Limits()).close())
+
+    with ThreadPoolExecutor(3) as pool:
+        for n in range(60):
+            gate = threading.Barrier(3)
+            for job in [pool.submit(opened, tmp_path / f"{n}.db", gate) for _ in range(3)]:
+                job.result()
 
 
 def test_a_store_that_fails_says_so(tmp_path: Path) -> None:

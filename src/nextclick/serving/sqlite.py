@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import sqlite3
 import threading
 import time
@@ -24,6 +25,7 @@ _OPENING = 10.0  # seconds that it waits when it opens a file whose long log ano
 _SWEEP = 2.0  # seconds between looks for sessions whose time is over
 _LOOK = 0.25  # seconds between looks at the size of the log
 _LOG = 64_000_000  # bytes of the log, beyond which writers wait a moment for it to begin anew
+_PAGES = 2048  # KiB of the file that a connection keeps; the operating system keeps the rest
 _AT_ONCE = 2000  # sessions removed in one transaction, so that no writer waits long
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
@@ -52,8 +54,7 @@ class SqliteStore:
         self.path, self._limits = path, limits
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = self._connect()
-            self._connection.executescript(_SCHEMA)
+            self._connection = self._opened()
             self._connection.execute(f"PRAGMA busy_timeout = {int(_PATIENCE * 1000)}")
         except (sqlite3.Error, OSError) as error:
             raise DataError(
@@ -63,6 +64,23 @@ class SqliteStore:
         self._keeper = threading.Thread(target=self._keep, name="sessions", daemon=True)
         self._keeper.start()
 
+    def _opened(self) -> sqlite3.Connection:
+        """Return a connection to the file with its tables, made if need be.
+
+        Of several workers that make a new file at the same moment SQLite sends some away at once, whatever
+        time-out they have: they would wait for each other. They try again.
+        """
+        until = time.monotonic() + _OPENING
+        while True:
+            try:
+                connection = self._connect()
+                connection.executescript(_SCHEMA)
+                return connection
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(0.01 + 0.02 * random.random())
+
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self.path, timeout=_OPENING, isolation_level=None, check_same_thread=False
@@ -71,7 +89,7 @@ class SqliteStore:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")  # the thread does it
         connection.execute(f"PRAGMA journal_size_limit = {_LOG}")
-        connection.execute("PRAGMA cache_size = -8192")
+        connection.execute(f"PRAGMA cache_size = -{_PAGES}")
         return connection
 
     async def append(self, session: str, clicks: Sequence[Click]) -> Appended:
