@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from nextclick.network.batches import Rows, prefixes  # noqa: E402 - they import torch
 from nextclick.network.encoders import NarmEncoder, StampEncoder  # noqa: E402
-from nextclick.network.softmax import full_softmax  # noqa: E402
+from nextclick.network.softmax import TILE, full_softmax  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -24,10 +24,11 @@ def seeded() -> None:
 
 
 @pytest.mark.parametrize(("pairs", "scale"), [(1, 1.0), (7, 1.0), (128, 1.0), (300, 0.1), (150, 40.0)])
-def test_full_softmax_is_cross_entropy_with_its_gradients(pairs: int, scale: float) -> None:
+@pytest.mark.parametrize("n_items", [411, 2 * TILE, 2 * TILE + 5])
+def test_full_softmax_is_cross_entropy_with_its_gradients(n_items: int, pairs: int, scale: float) -> None:
     """Against PyTorch's own in float64; the large scale overflows exp unless the scores are shifted."""
-    sessions, items = torch.randn(pairs, 9) * scale, torch.randn(411, 9)
-    targets = torch.randint(0, 411, (pairs,))
+    sessions, items = torch.randn(pairs, 9) * scale, torch.randn(n_items, 9)
+    targets = torch.randint(0, n_items, (pairs,))
     exact = [sessions.double().requires_grad_(), items.double().requires_grad_()]
     expected = torch.nn.functional.cross_entropy(exact[0] @ exact[1].T, targets)
     (3 * expected).backward()
@@ -39,11 +40,21 @@ def test_full_softmax_is_cross_entropy_with_its_gradients(pairs: int, scale: flo
         assert torch.allclose(ours.grad.double(), theirs.grad, rtol=1e-4, atol=1e-6 * scale)
 
 
-def test_full_softmax_in_bfloat16_is_near() -> None:
-    sessions, items = torch.randn(200, 16), torch.randn(500, 16)
-    targets = torch.randint(0, 500, (200,))
-    near = full_softmax(sessions, items, targets, low=torch.bfloat16)
-    assert near.item() == pytest.approx(full_softmax(sessions, items, targets).item(), rel=0.01)
+@pytest.mark.parametrize("scale", [0.3, 8.0])
+def test_full_softmax_in_bfloat16_is_near(scale: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    sessions = torch.randn(300, 16, generator=generator) * scale
+    items, targets = torch.randn(5000, 16, generator=generator), torch.arange(300)
+    found = []
+    for low in (torch.float32, torch.bfloat16):
+        ours = [sessions.clone().requires_grad_(), items.clone().requires_grad_()]
+        loss = full_softmax(*ours, targets, low=low)
+        loss.backward()
+        found.append((loss.item(), *(tensor.grad for tensor in ours)))
+    exact, near = found
+    assert near[0] == pytest.approx(exact[0], rel=0.01)
+    for ours, theirs in zip(near[1:], exact[1:], strict=True):
+        assert float((ours - theirs).norm() / theirs.norm()) < 0.05
 
 
 def narm_by_loops(encoder: NarmEncoder, clicks: list[list[float]]) -> list[list[float]]:

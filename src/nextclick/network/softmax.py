@@ -4,7 +4,8 @@ Training against every item costs three products of pairs x items x width: the s
 the sessions and the gradient of the items. Everything else has to stay out of their way. So the loss and
 both gradients are worked out block by block in the forward pass, in buffers that are allocated once
 (fresh ones of this size cost more in page faults than the exponentials in them), and the soft-max is left
-unnormalised: dividing the small results by the row sums saves two passes over the large block.
+unnormalised: dividing the small results by the row sums saves two passes over the large block. A block is
+cut into tiles of items that stay in a core's cache from their scores to the sessions' gradient.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ROWS = 128  # of a block: found by measurement, larger ones fall out of the caches
+TILE = 2048  # items; found by measurement, as are the rows of a block
 _LARGEST = 60.0  # exponents stay below this, so that sums of millions of them stay finite
 
 
@@ -25,7 +26,6 @@ class _FullSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, sessions: Tensor, items: Tensor, targets: Tensor, low: torch.dtype) -> Tensor:
         n_pairs, width = sessions.shape  # P, D
-        n_items = len(items)  # N
         item_grad = torch.zeros_like(items)
         session_grad = torch.empty_like(sessions)
         chosen = items[targets]  # [P, D]
@@ -34,29 +34,37 @@ class _FullSoftmax(torch.autograd.Function):
         # the largest of their row, which costs two more passes over the block.
         shifted = bool(sessions.norm(dim=1).max() * items.norm(dim=1).max() > _LARGEST)
         exact = low == items.dtype
-        # In full precision a column of ones makes the row sums part of a product, which saves a pass.
-        low_items = torch.cat([items, items.new_ones(n_items, 1)], 1) if exact else items.to(low)
-        transposed = low_items[:, :width].T.contiguous()
-        buffers = _buffers(n_items, low_items.shape[1], low, items.device)
-        for begin in range(0, n_pairs, ROWS):
-            rows = slice(begin, min(begin + ROWS, n_pairs))
-            block = sessions[rows]
-            scores = buffers.scores[: len(block)]
-            torch.mm(block.to(low), transposed, out=scores)  # [R, N]
+        # A column of ones makes the row sums part of a product, which saves a pass.
+        low_items = torch.cat([items, items.new_ones(len(items), 1)], 1).to(low)
+        tiles = torch.split(low_items, TILE)  # [T, D + 1] each
+        transposed = [tile[:, :width].T.contiguous() for tile in tiles]
+        buffers = _buffers(len(items), width, low, items)
+        for begin in range(0, n_pairs, buffers.rows):
+            block = sessions[begin : begin + buffers.rows]
+            n, lowered = len(block), block.to(low)
+            scores = [of_tile[:n] for of_tile in buffers.scores]  # [R, T] each
+            grad, part = buffers.sums[:n].zero_(), buffers.part[:n]  # [R, D + 1]
             if shifted:
-                largest = scores.amax(1, keepdim=True)
-                scores -= largest
-                loss += largest.double().sum()
-            scores.exp_()
-            grad = buffers.sessions[: len(block)]
-            torch.mm(scores, low_items, out=grad)
-            total = grad[:, width:] if exact else scores.sum(1, keepdim=True, dtype=torch.float32)  # [R, 1]
+                loss += _shifted(lowered, transposed, scores).double().sum()
+            for tile, across, of_tile in zip(tiles, transposed, scores, strict=True):
+                if not shifted:
+                    torch.mm(lowered, across, out=of_tile)
+                of_tile.exp_()
+                if exact:
+                    grad.addmm_(of_tile, tile)
+                else:
+                    grad += torch.mm(of_tile, tile, out=part)
+            total = grad[:, width:]  # [R, 1]
             loss += total.log().double().sum()
-            session_grad[rows] = grad[:, :width].to(sessions.dtype) / total - chosen[rows]
-            if exact:
-                item_grad.addmm_(scores.T, block / total)
-            else:
-                item_grad += scores.T @ (block / total).to(low)
+            session_grad[begin : begin + n] = grad[:, :width] / total - chosen[begin : begin + n]
+            weighted = (block / total).to(low)
+            for of_items, of_tile, out in zip(
+                torch.split(item_grad, TILE), scores, buffers.items, strict=True
+            ):
+                if exact:
+                    of_items.addmm_(of_tile.T, weighted)
+                else:
+                    of_items += torch.mm(of_tile.T, weighted, out=out)
         item_grad.index_add_(0, targets, sessions, alpha=-1.0)
         ctx.gradients = session_grad, item_grad
         return (loss / n_pairs).to(sessions.dtype)
@@ -68,21 +76,38 @@ class _FullSoftmax(torch.autograd.Function):
         return session_grad.mul_(scale), item_grad.mul_(scale), None, None
 
 
+def _shifted(block: Tensor, transposed: list[Tensor], scores: list[Tensor]) -> Tensor:
+    """Fill the scores of a block, each row less its largest over all tiles, and return these, [R, 1]."""
+    for across, of_tile in zip(transposed, scores, strict=True):
+        torch.mm(block, across, out=of_tile)
+    largest = torch.cat([of_tile.amax(1, keepdim=True) for of_tile in scores], 1).amax(1, keepdim=True)
+    for of_tile in scores:
+        of_tile -= largest
+    return largest
+
+
 class _Buffers:
-    def __init__(self, n_items: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.made_for = (n_items, width, dtype, device)
-        self.scores = torch.empty(ROWS, n_items, dtype=dtype, device=device)
-        self.sessions = torch.empty(ROWS, width, dtype=dtype, device=device)
+    """rows: of a block; half as wide numbers leave room for twice as many in the cache."""
+
+    def __init__(self, n_items: int, width: int, low: torch.dtype, items: Tensor) -> None:
+        self.made_for = (n_items, width, low, items.dtype, items.device)
+        self.rows = 128 if low == items.dtype else 256
+        sizes = [min(TILE, n_items - first) for first in range(0, n_items, TILE)]
+        given: dict[str, Any] = {"dtype": low, "device": items.device}
+        self.scores = [torch.empty(self.rows, size, **given) for size in sizes]
+        self.items = [torch.empty(size, width, **given) for size in sizes]
+        self.part = torch.empty(self.rows, width + 1, **given)
+        self.sums = torch.empty(self.rows, width + 1, dtype=items.dtype, device=items.device)
 
 
 _kept = threading.local()
 
 
-def _buffers(n_items: int, width: int, dtype: torch.dtype, device: torch.device) -> _Buffers:
+def _buffers(n_items: int, width: int, low: torch.dtype, items: Tensor) -> _Buffers:
     """Return this thread's buffers, new ones only where sizes, type or device have changed."""
     kept: _Buffers | None = getattr(_kept, "buffers", None)
-    if kept is None or kept.made_for != (n_items, width, dtype, device):
-        kept = _kept.buffers = _Buffers(n_items, width, dtype, device)
+    if kept is None or kept.made_for != (n_items, width, low, items.dtype, items.device):
+        kept = _kept.buffers = _Buffers(n_items, width, low, items)
     return kept
 
 
