@@ -94,7 +94,8 @@ class Findings:
         stream = io.StringIO()
         writer = csv.DictWriter(stream, list(_plain(self.rows[0])), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**plain, "value": _no_formula(plain["value"])} for plain in map(_plain, self.rows))
+        for plain in map(_plain, self.rows):
+            writer.writerow({**plain, **{name: _no_formula(plain[name]) for name in ("by", "value")}})
         return stream.getvalue()
 
 

@@ -192,7 +192,7 @@ class _Routes:
         for path, file in (("/", "shop.html"), ("/experiment", "live.html"), ("/docs", "docs.html")):
             app.get(path, include_in_schema=False)(_page(file))
         app.get("/page/{name}", include_in_schema=False)(self.file)
-        app.get("/pictures/{name}", include_in_schema=False)(self.picture)
+        app.get("/pictures/{name:path}", include_in_schema=False)(self.picture)
 
     # -- lists and events
 
