@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
 _MOST = 65_536  # bytes of a request's line and headers
+
+
+def _break_off(transport: Any) -> None:
+    """End a connection and drop what it has not taken, which else the system would go on keeping for it."""
+    with contextlib.suppress(OSError):
+        at_once = struct.pack("ii", 1, 0)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+    transport.abort()
 
 
 def guarded(patience: float) -> tuple[type[Any], Callable[[], None]]:
@@ -71,7 +82,7 @@ def guarded(patience: float) -> tuple[type[Any], Callable[[], None]]:
                 connection.unread, connection.unread_since = left, now
             elif connection.unread_since < overdue:
                 connected.discard(connection)
-                connection.transport.abort()
+                _break_off(connection.transport)
         for connection in list(waiting):
             if connection.head_since is not None and connection.head_since < overdue:
                 waiting.discard(connection)
