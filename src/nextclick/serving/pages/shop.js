@@ -227,7 +227,10 @@ async function start() {
   state.lists.clear();
   at("columns").replaceChildren();
   if (found.experiment) column(`For you (experiment ${found.experiment})`, null);
-  for (const name of Object.keys(found.models).slice(0, 3)) column(name, name);
+  const wanted = new URLSearchParams(location.search).get("models"); // as /?models=narm,vs-knn
+  const served = Object.keys(found.models);
+  const chosen = (wanted || "").split(",").filter((name) => served.includes(name));
+  for (const name of (chosen.length ? chosen : served).slice(0, 3)) column(name, name);
   await showProducts();
   await restart();
 }
