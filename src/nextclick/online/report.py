@@ -193,4 +193,9 @@ def said_days(days: float) -> str:
     return "none" if days == 0 else f"about {math.ceil(days):,}"
 
 
+def said_p(p: float) -> str:
+    """Return a p-value in three digits."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 ABOUT_POWER = f"chance of finding it; days still needed for {POWER:.0%}"

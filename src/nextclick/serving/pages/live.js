@@ -70,7 +70,7 @@ function show(found) {
   while (at("by").children.length > kinds.length) at("by").lastChild.remove();
   const power = Object.entries(found.power).map(([name, value]) => {
     const days = found.days_more[name];
-    return `${name}: an uplift of ${percent(found.effect)} would be found with a chance of ${percent(value, 0)}, days still needed for 80%: ${days === null ? "unknown" : Math.ceil(days)}`;
+    return `${name}: an uplift of ${percent(found.effect)} would be found with a chance of ${percent(value, 0)}, days still needed for 80%: ${days === null ? "unknown" : days === 0 ? "none" : `about ${Math.ceil(days).toLocaleString("en")}`}`;
   });
   say([`Shares of sessions: p = ${found.mismatch_p.toFixed(3)}`, ...power].join(". "));
 }

@@ -144,7 +144,7 @@ function showList(list, answer, took) {
     return make("li", {}, make("button",
       { type: "button", class: "row", "data-item": item, onclick: () => click(item, list.model ? null : answer.request) },
       make("span", { class: "muted" }, String(place + 1)), picture(about),
-      make("span", {}, about.title, make("br"), make("small", {}, `score ${Number(entryScore(answer, place)).toPrecision(3)}`)),
+      make("span", {}, about.title, make("br"), make("small", {}, `score ${Number(entryScore(answer, place)).toLocaleString("en", { maximumSignificantDigits: 3 })}`)),
       make("span", { class: was === undefined ? "move new" : "move" }, make("span", { "aria-hidden": "true" }, move[0]),
         make("span", { class: "unseen" }, move[1]))));
   }));
