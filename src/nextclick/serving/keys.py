@@ -104,6 +104,10 @@ def read_keys(path: Path) -> list[Key]:
             ends_well = key.ends is None or isinstance(key.ends, int | float)
             if not isinstance(key.name, str) or not isinstance(key.digest, str) or not ends_well:
                 raise ValueError("a key of a wrong type")
+    except PermissionError:
+        raise ConfigError(
+            f"{path}: this user may not read it; let it: the file holds hashes of keys, no key"
+        ) from None
     except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise ConfigError(
             f"{path}: cannot be read as keys ({error}); make it with: nextclick keys add"
