@@ -6,6 +6,8 @@ Nothing is built here; Docker and Kubernetes are not needed.
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import json
 import re
 import shlex
 import shutil
@@ -18,6 +20,9 @@ import click
 import pytest
 
 from nextclick.cli.serve import serve
+from nextclick.serving.keys import add_key
+from nextclick.serving.versions import Versions
+from serving import saved
 
 yaml = pytest.importorskip("yaml")
 ROOT = Path(__file__).resolve().parent.parent
@@ -118,6 +123,121 @@ def test_kubernetes_mounts_what_the_arguments_name_and_asks_where_it_answers() -
         assert any(variable["value"].startswith(path) for path in writable)
 
 
+# -- the rules of the formats themselves, as far as these files use them
+
+INSTRUCTIONS = {
+    "FROM",
+    "RUN",
+    "COPY",
+    "USER",
+    "ENV",
+    "EXPOSE",
+    "VOLUME",
+    "HEALTHCHECK",
+    "ENTRYPOINT",
+    "CMD",
+    "ARG",
+}
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123, as Kubernetes wants it
+QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?")
+
+
+def test_the_dockerfile_is_one() -> None:
+    found = dockerfile()
+    assert set(found) <= INSTRUCTIONS
+    assert next(iter(found)) == "FROM"
+    assert re.fullmatch(r"[a-z0-9./-]+:[\w.-]+", found["FROM"][0])
+    for name in ("ENTRYPOINT", "CMD", "VOLUME"):  # the form without a shell is JSON, not YAML
+        assert len(found[name]) == 1
+        assert all(isinstance(word, str) for word in json.loads(found[name][0]))
+    for line in found["ENV"]:
+        assert all(re.fullmatch(r"[A-Z_]+=\S+", word) for word in shlex.split(line))
+    made = set(re.findall(r"mkdir ([^&]*)", " ".join(found["RUN"]))[0].split())
+    assert set(json.loads(found["VOLUME"][0])) <= made  # before they become volumes, with their owner
+    (uid,) = found["USER"]
+    assert f"--uid {uid} " in found["RUN"][0]
+    check = found["HEALTHCHECK"][0]
+    options = dict(re.findall(r"--(\S+)=(\S+)", check.partition("CMD ")[0]))
+    assert set(options) <= {"interval", "timeout", "start-period", "start-interval", "retries"}
+    assert re.fullmatch(r"\d+s", options["start-period"])
+
+
+def test_compose_keeps_to_the_form_of_compose() -> None:
+    content = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    assert set(content) <= {"name", "services", "volumes", "networks", "configs", "secrets"}
+    allowed = {
+        "image",
+        "build",
+        "command",
+        "ports",
+        "volumes",
+        "depends_on",
+        "restart",
+        "environment",
+        "user",
+    }
+    for service in content["services"].values():
+        assert set(service) <= allowed
+        assert ("image" in service) != ("build" in service)
+        assert all(isinstance(word, str) for word in service["command"])
+        assert service["restart"] in ("no", "always", "on-failure", "unless-stopped")
+        for volume in service.get("volumes", ()):
+            assert re.fullmatch(r"(\./[\w./-]+|[\w-]+):/[\w./-]+(:ro|:rw)?", volume)
+            if not volume.startswith("./"):
+                assert volume.partition(":")[0] in content["volumes"]
+        for port in service.get("ports", ()):
+            assert re.fullmatch(r"([\d.]+:)?\d+:\d+", port)
+
+
+def test_kubernetes_keeps_to_the_form_of_kubernetes() -> None:
+    deployment, service = yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())
+    assert (deployment["apiVersion"], deployment["kind"]) == ("apps/v1", "Deployment")
+    assert (service["apiVersion"], service["kind"]) == ("v1", "Service")
+    assert set(deployment["spec"]) <= {"replicas", "selector", "strategy", "template"}
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert set(container) <= {
+        "name", "image", "args", "command", "env", "ports", "resources", "securityContext", "volumeMounts",
+        "startupProbe", "livenessProbe", "readinessProbe",
+    }  # fmt: skip
+    names = [deployment["metadata"]["name"], service["metadata"]["name"], container["name"]]
+    names += [volume["name"] for volume in pod["volumes"]]
+    assert all(NAME.fullmatch(name) for name in names)
+    for volume in pod["volumes"]:
+        (source,) = set(volume) - {"name"}
+        assert source in ("persistentVolumeClaim", "secret", "emptyDir", "configMap")
+    paths = [mount["mountPath"] for mount in container["volumeMounts"]]
+    assert len(set(paths)) == len(paths)
+    assert all(path.startswith("/") for path in paths)
+    for probe in (container["startupProbe"], container["livenessProbe"], container["readinessProbe"]):
+        assert set(probe) <= {"httpGet", "periodSeconds", "failureThreshold", "timeoutSeconds"}
+        assert set(probe["httpGet"]) == {"path", "port"}
+        assert all(value > 0 for value in probe.values() if isinstance(value, int))
+    for amounts in container["resources"].values():
+        assert set(amounts) <= {"cpu", "memory"}
+        assert all(QUANTITY.fullmatch(amount) for amount in amounts.values())
+    requested, most = container["resources"]["requests"]["memory"], container["resources"]["limits"]["memory"]
+    assert int(requested.removesuffix("Gi")) <= int(most.removesuffix("Gi"))
+    assert all(isinstance(one["value"], str) for one in container["env"])
+    assert all(isinstance(word, str) for word in container["args"])
+    (uid,) = dockerfile()["USER"]
+    assert pod["securityContext"]["runAsUser"] == int(uid)
+    assert pod["securityContext"]["runAsNonRoot"]
+    secret = next(volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume)
+    assert f"create secret generic {secret} --from-file=keys.json" in (DEPLOY / "kubernetes.yaml").read_text()
+
+
+def test_a_service_under_another_user_can_read_what_was_saved(tmp_path: Path) -> None:
+    """Volumes hold what somebody else's refresh wrote; keys are for their maker until that changes it."""
+    versions = Versions(tmp_path / "versions")
+    versions.publish(saved(tmp_path, "rrcre" if importlib.util.find_spec("torch") else "vs-knn"))
+    for path in (tmp_path / "versions").rglob("*"):
+        if not path.name.startswith("."):
+            assert path.stat().st_mode & 0o004, path
+    add_key(tmp_path / "keys.json", "shop", ["recommend"])
+    assert (tmp_path / "keys.json").stat().st_mode & 0o077 == 0
+
+
 def unit() -> str:
     (text,) = re.findall(r"```text\n(\[Unit\].*?)```", (ROOT / "docs" / "serving.md").read_text(), re.DOTALL)
     return str(text)
@@ -131,6 +251,8 @@ def test_the_unit_of_systemd_serves_and_may_write_where_it_must(tmp_path: Path) 
     options = parsed(words[2:])
     assert str(Path(options["store"].removeprefix("sqlite:")).parent) in settings["ReadWritePaths"].split()
     assert settings["StateDirectory"] == Path(settings["ReadWritePaths"]).name
+    for _, value in re.findall(r"(\w+)=(/\S+)", settings["Environment"]):
+        assert Path(value).parent == Path(settings["ReadWritePaths"])
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd-analyze to verify the unit with")
     file = tmp_path / "nextclick.service"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -435,7 +436,16 @@ def test_from_the_command_line(tmp_path: Path) -> None:
         env={"COLUMNS": "140"},
     )
     assert told.exit_code == 0, told.output
-    assert "day 2025-04-02" in told.output
+    assert "by day" in told.output
+    assert "2025-04-02" in told.output
+    narrow = CliRunner().invoke(
+        main,
+        ["experiment", "report", str(tmp_path / "t.toml"), str(tmp_path / "records")],
+        env={"COLUMNS": "80"},
+    )
+    lines = [line.rstrip() for line in narrow.stdout.splitlines() if line.startswith(("2025-", "all"))]
+    assert all("…" not in line and re.search(r"[0-9]$", line) for line in lines)  # no figure is cut off
+    assert len([line for line in lines if " to " in line and line.startswith("all")]) == 1
     assert "would be found with a chance of" in told.output
     assert "<script" not in (tmp_path / "r.html").read_text()
     assert (tmp_path / "r.csv").read_text().startswith("by,value,variant,sessions,")

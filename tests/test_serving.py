@@ -595,6 +595,28 @@ def test_versions_are_servable_whatever_is_interrupted(
         versions.read()
 
 
+def test_a_damaged_pointer_is_replaced_and_damaged_versions_are_passed_over(
+    folder: Path, tmp_path: Path
+) -> None:
+    versions = Versions(tmp_path)
+    names = [versions.publish(saved(folder, name)) for name in ("pop", "markov", "item-knn", "vs-knn")]
+    (versions.directory(names[2]) / "arrays.safetensors").write_bytes(b"")
+    assert versions.rollback() == names[1]
+    assert versions.read() == (names[1], (names[0], names[3], names[2]))
+    versions.pointer.write_text("{")
+    with pytest.raises(ArtifactError, match="publish a version again"):
+        versions.read()
+    with pytest.raises(ArtifactError, match="publish a version again"), client(tmp_path):
+        pass
+    last = versions.publish(saved(folder, "bpr-mf"))
+    assert versions.read() == (last, tuple(reversed(names)))
+    for name in names:
+        (versions.directory(name) / "manifest.json").unlink()
+    with pytest.raises(ArtifactError):
+        versions.rollback()
+    assert versions.read()[0] == last
+
+
 # -- why, and what is counted
 
 

@@ -5,6 +5,7 @@ With NEXTCLICK_PICTURES set to a folder, the screenshots of the documentation ar
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import pytest
 import nextclick
 from nextclick.shop import ShopConfig, simulate
 from serving import Server, served
+from synthetic import QUICK
 
 pytestmark = pytest.mark.browser
 PICTURES = os.environ.get("NEXTCLICK_PICTURES")
@@ -28,9 +30,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("shop")
     shop = simulate(ShopConfig(sessions=4000, products=256)).write(folder / "shop", thumbnails=True)
     data = nextclick.prepare(shop / "clicks.parquet", out=folder / "data", event="event", holdout="3d")
-    names = ("markov", "vs-knn", "pop")
+    names = ["markov", "vs-knn", "pop"]
     for name in names:
         nextclick.build(name).fit(data.full).save(folder / name)
+    if importlib.util.find_spec("torch") is not None:
+        nextclick.build("stamp", QUICK["stamp"]).fit(data.full).save(folder / "stamp")
+        names.append("stamp")
     trial = folder / "trial.toml"
     variants = "".join(
         f'[[variant]]\nname = "{name}"\nmodel = "{name}"\nshare = 0.5\n' for name in ("markov", "vs-knn")
@@ -164,6 +169,56 @@ def _visitors(server: Server) -> None:
                     "request": answer["request"],
                 }
                 server.post("/v1/events", event)
+
+
+def test_attention_is_shown_click_by_click(browser: Any, server: Server, complaints: list[str]) -> None:
+    pytest.importorskip("torch")
+    page = opened(browser, server, "/?models=stamp,vs-knn,none", complaints)
+    page.wait_for_selector('[data-list="stamp"] button.row')
+    titles = "lists => lists.map(list => list.dataset.list)"
+    assert page.locator("#columns section").evaluate_all(titles)[-2:] == ["stamp", "vs-knn"]
+    session = [entry["item"] for entry in server.post("/v1/recommend", {"k": 3})["items"]]
+    for n, item in enumerate(session, start=1):
+        page.locator("#item").fill(item)
+        clicked(page, page.locator("#type-item button"), n)
+    page.locator('[data-list="stamp"] summary').click()
+    why = page.locator('[data-list="stamp"] .why')
+    why.wait_for()
+    told = server.post("/v1/explain", {"items": session, "model": "stamp"})
+    assert told["by"] == "attention"
+    weights = [float(text) for text in why.locator("dd:last-of-type, dd + dd").all_inner_texts()]
+    assert weights == pytest.approx(told["weights"][-1], rel=0.06)  # two digits are shown
+    assert why.locator("dt").count() == len(session)
+    assert complaints == []
+
+
+def test_a_list_keeps_its_place_for_the_keyboard_and_a_table_its_scroll(
+    browser: Any, server: Server, complaints: list[str]
+) -> None:
+    """Both are drawn anew; what is read out and where one is must not jump."""
+    page = opened(browser, server, "/", complaints)
+    rows = page.locator('[data-list="vs-knn"] button.row')
+    rows.first.wait_for()
+    for n in range(2):
+        page.locator("#said").evaluate("said => { said.textContent = '' }")
+        rows.nth(3).focus()
+        page.keyboard.press("Enter")
+        waited(lambda n=n: page.locator("#session li").count() == n + 1)
+        waited(lambda: page.locator("#said").text_content())
+        held = "row => row === document.activeElement"
+        assert rows.nth(3).evaluate(held)
+    server.post("/v1/recommend", {"session": "one", "attributes": {"market": "de"}})
+    live = opened(browser, server, "/experiment", complaints, width=360)
+    part = live.locator('[data-by="market"]')
+    part.wait_for()
+    part.focus()
+    part.evaluate("part => { part.scrollLeft = 60 }")
+    before = part.locator("tbody").inner_text()
+    server.post("/v1/recommend", {"session": "two", "attributes": {"market": "fr"}})
+    waited(lambda: part.locator("tbody").inner_text() != before)
+    assert part.evaluate("part => part.scrollLeft") == 60
+    assert part.evaluate("part => part === document.activeElement")
+    assert complaints == []
 
 
 @pytest.mark.parametrize("path", ["/", "/experiment", "/docs"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,34 @@ def exported(folder: Path, name: str) -> Path:
         nextclick.build(model, values).fit(chain(30, 120, noise=0.2, seed=1)).save(path)
         onnx.export(path)
     return path
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_export_explains_as_the_network_does(folder: Path, name: str) -> None:
+    """By attention where the network has any, of sessions longer than what it reads too."""
+    path = exported(folder, name)
+    fitted, fast = open_model(path, "model"), open_model(path)
+    for length in (1, 3, 70):
+        session = [f"item {n % 30}" for n in range(length)]
+        wanted, found = (nextclick.explain(model, session) for model in (fitted, fast))
+        assert found.by == wanted.by
+        assert (found.by == "attention") == (name in ("stamp", "stamp plain", "narm", "narm local"))
+        if found.by == "attention":
+            told, as_told = (np.array(one.to_json()["weights"][-1]) for one in (found, wanted))
+            np.testing.assert_allclose(told, as_told, rtol=1e-4, atol=1e-5)
+            assert np.abs(told).max() > 0
+
+
+def test_an_export_of_before_attention_was_exported_is_still_served(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "old"
+    shutil.copytree(exported(folder, "narm"), path)
+    (path / onnx.ATTENTION).unlink()
+    with pytest.raises(ArtifactError, match="export the model again"):
+        open_model(path)
+    about = json.loads((path / onnx.ABOUT).read_text())
+    del about["attention"]
+    (path / onnx.ABOUT).write_text(json.dumps(about))
+    assert nextclick.explain(open_model(path), ["item 3"]).by == "leaving out"
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,8 +14,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
 from http.client import HTTPConnection, HTTPException
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +152,6 @@ def test_no_event_is_lost_when_worker_or_server_is_killed(folder: Path, tmp_path
 def test_versions_are_swapped_under_load_without_a_failed_or_mixed_answer(
     folder: Path, tmp_path: Path
 ) -> None:
-    import json
-
     versions = Versions(tmp_path / "root")
     models = [saved(folder), saved(folder, "pop"), saved(folder, "item-knn")]
     first = versions.publish(models[0])
@@ -182,8 +186,6 @@ def test_figures_of_all_workers_are_added_up_and_a_stop_is_clean(folder: Path, t
         server.wait()
         for n in range(40):
             server.post("/v1/recommend", {"items": [f"item {n % 30}"]})
-        import urllib.request
-
         with urllib.request.urlopen(server.url + "/metrics") as reply:
             text = reply.read().decode()
         assert 'nextclick_answer_seconds_count{model="vs-knn-1"} 40.0' in text
@@ -249,6 +251,139 @@ def test_connections_that_say_nothing_or_never_end_their_headers_are_closed(fold
                 with contextlib.suppress(ConnectionError):
                     assert b" 400 " in read_all(endless)
         assert server.get("/healthz") == {"alive": True}
+
+
+def test_a_client_that_reads_nothing_is_let_go(folder: Path) -> None:
+    """It asks for more than the system's buffers hold and takes none of it."""
+    question = {"requests": [{"items": [f"item {n % 30}"], "k": 30} for n in range(100)]}
+    body = json.dumps(question).encode()
+    head = b"POST /v1/recommend/batch HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with served(str(saved(folder)), "--store", "memory", "--patience", "0.5") as server:
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.connect(("127.0.0.1", server.port))
+            deaf.settimeout(0.5)
+            with contextlib.suppress(OSError):  # the server stops reading while it cannot write
+                for _ in range(400):
+                    deaf.sendall(head + body)
+            waited(lambda: ended(deaf))
+        with socket.create_connection(("127.0.0.1", server.port)) as reader:  # one that reads slowly may
+            reader.sendall((head + body) * 20)
+            reader.settimeout(10)
+            got = b""
+            while got.count(b'"answers"') < 20:
+                part = reader.recv(200_000)
+                assert part
+                got += part
+                time.sleep(0.02)
+        assert server.get("/healthz") == {"alive": True}
+
+
+def ended(connection: socket.socket) -> bool:
+    """Whether the other side has broken off: known without reading a byte."""
+    return connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0 or state_of(connection) != 1
+
+
+def state_of(connection: socket.socket) -> int:
+    """The state of a connection; 1 is established."""
+    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET /%ff%fe HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        (b"GET /v1/catalogue?ids=%ff&category=%c3%28 HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\xfe\r\n\r\n", 200),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Request-ID: \xff\r\n\r\n", 200),
+        (b'POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 15\r\n\r\n{"session":"\xff"}', 400),
+        (b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\n\r\n", 413),
+        (b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+    ],
+)
+def test_bytes_that_are_no_text_or_no_request_are_refused(
+    plain_server: Server, sent: bytes, status: int
+) -> None:
+    with socket.create_connection(("127.0.0.1", plain_server.port)) as connection:
+        connection.sendall(sent)
+        connection.settimeout(5)
+        assert b" %d " % status in connection.recv(1000).partition(b"\r\n")[0]
+    assert plain_server.get("/healthz") == {"alive": True}
+
+
+@pytest.fixture(scope="module")
+def plain_server(folder: Path) -> Iterator[Server]:
+    with served(str(saved(folder)), "--store", "memory") as running:
+        yield running
+
+
+def test_behind_a_proxy_that_was_announced_the_visitors_address_counts(folder: Path) -> None:
+    """A proxy that serves the pages below a path, and hands on who asks."""
+    with (
+        served(str(saved(folder)), "--store", "memory", "--proxy", "127.0.0.1", "--rate", "5") as server,
+        proxied(server.port, "/shop/") as url,
+    ):
+        assert status(f"{url}v1/models", "192.0.2.7") == 200
+        assert status(f"{url}metrics", "192.0.2.7") == 403
+        assert status(f"{url}metrics", "192.0.2.7, 127.0.0.1") == 403  # by way of another proxy here
+        assert status(f"{url}metrics", "127.0.0.1, 192.0.2.7") == 403  # as a stranger would write it
+        assert status(f"http://127.0.0.1:{server.port}/metrics", None) == 200
+        many = [status(f"{url}v1/models", "192.0.2.8") for _ in range(30)]
+        assert 429 in many
+        assert status(f"{url}v1/models", "192.0.2.9") == 200  # another visitor, by the same proxy
+        for page in ("", "experiment", "docs"):
+            with urllib.request.urlopen(url + page) as reply:
+                text = reply.read().decode()
+            links = re.findall(r'(?:href|src)="([^"#]+)"', text)
+            assert len(links) >= 5
+            for link in links:
+                assert status(urllib.parse.urljoin(url + page, link), None) == 200
+
+
+def status(url: str, forwarded: str | None) -> int:
+    headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@contextlib.contextmanager
+def proxied(port: int, below: str) -> Iterator[str]:
+    """A reverse proxy that takes requests below a path, as in the documentation."""
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not self.path.startswith(below):
+                self.send_error(404)
+                return
+            connection = HTTPConnection("127.0.0.1", port, timeout=10)
+            client = self.headers.get("X-Forwarded-For", "192.0.2.1")  # stands for the visitor's address
+            connection.request(
+                "GET", "/" + self.path.removeprefix(below), headers={"X-Forwarded-For": client}
+            )
+            reply = connection.getresponse()
+            body = reply.read()
+            self.send_response(reply.status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            connection.close()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    thread = threading.Thread(target=proxy.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{proxy.server_port}{below}"
+    finally:
+        proxy.shutdown()
+        proxy.server_close()
+        thread.join(10)
 
 
 def test_a_server_starts_again_at_once_on_the_port_of_one_that_was_killed(

@@ -95,6 +95,24 @@ def test_what_fails_leaves_the_old_version_in_service(
     assert Versions(root).read()[0] == first
 
 
+def test_a_damaged_version_in_service_is_passed_over_in_the_comparison(tmp_path: Path) -> None:
+    """Services answer with the one before it, so that is what the new one must not be worse than."""
+    root = tmp_path / "versions"
+    first = refresh(log(tmp_path / "a.csv", 3), root, "markov").published
+    second = refresh(tmp_path / "a.csv", root, "vs-knn", force=True).published
+    assert first is not None
+    assert second is not None
+    (Versions(root).directory(second) / "arrays.safetensors").write_bytes(b"")
+    said: list[str] = []
+    worse = refresh(tmp_path / "a.csv", root, "pop", say=said.append)
+    assert worse.published is None
+    assert any(second in line and "damaged" in line for line in said)
+    (Versions(root).directory(first) / "arrays.safetensors").write_bytes(b"")
+    anything = refresh(tmp_path / "a.csv", root, "pop")
+    assert anything.published == Versions(root).read()[0]
+    assert anything.why == "nothing was in service"
+
+
 def test_from_the_command_line(tmp_path: Path) -> None:
     root = str(tmp_path / "versions")
     done = CliRunner().invoke(main, ["refresh", str(log(tmp_path / "a.csv", 3)), root, "markov"])

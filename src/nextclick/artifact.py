@@ -63,6 +63,7 @@ def _write(model: Recommender, folder: Path) -> None:
     except SafetensorError as error:  # a full disk, for example, which is no OSError here
         number = re.search(r"os error (\d+)", str(error))
         raise (OSError(int(number[1]), str(error)) if number else error) from error
+    file.chmod(0o644)  # the library keeps it from others, such as the user that a service runs as
     generators = {}
     for n, generator in enumerate(generators_of(model), start=1):
         name = f"{_GENERATORS}/{n}"

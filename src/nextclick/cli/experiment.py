@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from nextclick.cli.console import messages, print_json, progress_bar
 from nextclick.errors import ConfigError
@@ -182,22 +183,25 @@ def _replayed(trial: Trial, answers: Answers, out: Path, log: Path) -> int:
 
 
 def _print(findings: Findings) -> None:
-    from nextclick.online.report import said_days
+    from nextclick.online.report import said_days, said_p
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=f"Experiment {findings.trial}")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=Text(f"Experiment {findings.trial}"))
     for name in ("part", "variant"):
         table.add_column(name)
     for name in ("sessions", "lists", "CTR", "uplift", "95% interval", "p"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
+    by = "all"
     for row in findings.rows:
+        if row.by != by:
+            table.add_section()
+            table.add_row(Text(f"by {row.by}", style="bold"))
+            by = row.by
         up = row.uplift
         figures = ["", "", ""]
         if up is not None:
-            figures = [f"{up.relative:+.2%}", f"{up.low:+.2%} to {up.high:+.2%}", f"{up.p:.3f}"]
-        part = "all" if row.by == "all" else f"{row.by} {row.value}"
-        table.add_row(
-            part, row.variant, f"{row.arm.sessions:,}", f"{row.arm.lists:,}", f"{row.arm.rate:.4f}", *figures
-        )
+            figures = [f"{up.relative:+.2%}", f"{up.low:+.1%} to {up.high:+.1%}", said_p(up.p)]
+        cells = (f"{row.arm.sessions:,}", f"{row.arm.lists:,}", f"{row.arm.rate:.4f}", *figures)
+        table.add_row(Text(row.value or "all"), Text(row.variant), *cells)
     Console(highlight=False).print(table, markup=False)
     messages.print(f"sessions shared out as they should be: p = {findings.mismatch:.3f}")
     for name, power in findings.power.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import time
 from pathlib import Path
 
 import click
@@ -51,7 +51,7 @@ def add(file: Path, name: str, roles: tuple[str, ...], days: float | None) -> No
 @keys.command("list")
 @click.argument("file", type=_FILE)
 def list_(file: Path) -> None:
-    """List the keys of FILE: names, roles and ends, as JSON.
+    """List the keys of FILE: names, roles, ends, and whether they are over, as JSON.
 
     \b
     Example:
@@ -59,12 +59,18 @@ def list_(file: Path) -> None:
     """
     from nextclick.serving.keys import read_keys
 
-    def end(seconds: float | None) -> str | None:
-        if seconds is None:
-            return None
-        return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
-
-    print_json([{"name": k.name, "roles": list(k.roles), "ends": end(k.ends)} for k in read_keys(file)])
+    now = time.time()
+    print_json(
+        [
+            {
+                "name": key.name,
+                "roles": list(key.roles),
+                "ends": key.end,
+                "expired": key.ends is not None and key.ends < now,
+            }
+            for key in read_keys(file)
+        ]
+    )
 
 
 @keys.command()

@@ -112,6 +112,10 @@ _HERE = ("127.0.0.1", "::1", "localhost")
     help="Items with titles and pictures for the page: a table, or a demo shop's folder.",
 )
 @click.option("--access-log", is_flag=True, help="Log every request, without what it holds.")
+@click.option(
+    "--log-contents", is_flag=True,
+    help="Log sessions, items and lists too; who may read the log then sees what visitors do.",
+)  # fmt: skip
 def serve(
     models: tuple[str, ...],
     host: str,
@@ -140,6 +144,7 @@ def serve(
     records: Path | None,
     catalogue: Path | None,
     access_log: bool,
+    log_contents: bool,
 ) -> None:
     """Serve recommendations over HTTP from each MODEL_DIR, a saved model or a folder of versions.
 
@@ -183,7 +188,7 @@ def serve(
         rate=rate, max_body=max_body, patience=patience,
         keys=_text(keys), admin_anywhere=admin_anywhere, proxies=proxies, origins=origins,
         trial=_text(trial), records=_text(records or (state / "records" if trial else None)),
-        catalogue=_text(catalogue), access_log=access_log,
+        catalogue=_text(catalogue), access_log=access_log, log_contents=log_contents,
     )  # fmt: skip
     messages.print(
         f"serving {', '.join(name for name, _ in named)} at http://{host}:{port}/ "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nextclick.online.report import Findings, Row, said_days
+from nextclick.online.report import Findings, Row, said_days, said_p
 from nextclick.report import markup
 from nextclick.report.markup import Html, element, join
 
@@ -21,7 +21,7 @@ def to_html(findings: Findings) -> str:
         element("h1", f"Experiment {findings.trial}"),
         element("p", f"{findings.days} days. A rate is lists clicked by lists shown; sessions are the unit."),
         *said,
-        element("p", f"Sessions shared out as they should be: p = {findings.mismatch:.3f}."),
+        element("p", f"Sessions shared out as they should be: p {_equals(findings.mismatch)}."),
         *(
             element(
                 "p",
@@ -44,22 +44,26 @@ def to_html(findings: Findings) -> str:
 
 def _table(by: str, rows: list[Row]) -> Html:
     titles = ("sessions", "lists", "clicked", "CTR", "uplift", "95% interval", "p")
-    first = [] if by == "all" else [element("th", by, scope="col")]
-    head = element("tr", *first, *(element("th", title, scope="col") for title in ("variant", *titles)))
+    first = ["variant"] if by == "all" else [by, "variant"]
+    numbers = (element("th", title, scope="col", class_="number") for title in titles)
+    head = element("tr", *(element("th", title, scope="col") for title in first), *numbers)
     body = join(_row(by, row) for row in rows)
     caption = element("caption", "All sessions" if by == "all" else f"By {by}")
-    return element(
-        "div", element("table", caption, element("thead", head), element("tbody", body)), class_="scroll"
-    )
+    table = element("table", caption, element("thead", head), element("tbody", body))
+    return element("div", table, class_="scroll", tabindex="0", role="region", aria_label=f"Rates by {by}")
 
 
 def _row(by: str, row: Row) -> Html:
     up, arm = row.uplift, row.arm
     cells = [f"{arm.sessions:,}", f"{arm.lists:,}", f"{arm.clicked:,}", f"{arm.rate:.4f}"]
     cells += ["", "", ""] if up is None else [
-        f"{up.relative:+.2%}", f"{up.low:+.2%} to {up.high:+.2%}", f"{up.p:.3f}"
+        f"{up.relative:+.2%}", f"{up.low:+.2%} to {up.high:+.2%}", said_p(up.p)
     ]  # fmt: skip
-    heads = [] if by == "all" else [element("td", row.value)]
-    return element(
-        "tr", *heads, element("th", row.variant, scope="row"), *(element("td", cell) for cell in cells)
-    )
+    heads = [] if by == "all" else [element("td", row.value, class_="date")]
+    numbers = (element("td", cell, class_="number") for cell in cells)
+    return element("tr", *heads, element("th", row.variant, scope="row"), *numbers)
+
+
+def _equals(p: float) -> str:
+    said = said_p(p)
+    return said if said.startswith("<") else f"= {said}"

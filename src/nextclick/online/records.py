@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import os
 import threading
@@ -37,6 +38,7 @@ class Recorder:
             raise DataError(f"{folder}: cannot be written to ({error.strerror}); choose another") from error
         self._file: int | None = None
         self._day = ""
+        self._torn = False  # the file ends within a line
         self._lock = threading.Lock()
         self._dirty = self._ended = False
         threading.Thread(target=self._synchronise, name="records", daemon=True).start()
@@ -53,7 +55,10 @@ class Recorder:
         fallback: bool = False,
         at: float | None = None,
     ) -> None:
-        """Record that a list was shown: the request that it answered, and whether a fallback stood in."""
+        """Record that a list was shown: the request that it answered, and whether a fallback stood in.
+
+        Raises OSError when it cannot be written; what is written next is whole all the same.
+        """
         entry: dict[str, Any] = {"kind": "shown", "trial": trial, "session": session, "variant": variant}
         entry |= {"request": request, "items": list(items), "attributes": dict(attributes)}
         self._append({**entry, "fallback": fallback}, at)
@@ -62,7 +67,10 @@ class Recorder:
         self, trial: str, session: str, request: str, id: str, item: ItemId, attributes: Mapping[str, str],
         *, at: float | None = None,
     ) -> None:  # fmt: skip
-        """Record a click on the list of a request; id: of the event, the same when it is sent again."""
+        """Record a click on the list of a request; id: of the event, the same when it is sent again.
+
+        Raises OSError as ``shown``.
+        """
         entry: dict[str, Any] = {"kind": "clicked", "trial": trial, "session": session, "request": request}
         self._append({**entry, "id": id, "item": item, "attributes": dict(attributes)}, at)
 
@@ -82,15 +90,25 @@ class Recorder:
         )
         day = datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%Y-%m-%d")
         with self._lock:
-            if self._file is None or day != self._day:
-                if self._file is not None:
-                    os.fsync(self._file)
-                    os.close(self._file)
-                name = f"{day}.{os.getpid()}.{time.time_ns():x}.jsonl"
-                self._file = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-                self._day = day
-            os.write(self._file, line)
+            file = self._file_of(day)
+            whole = b"\n" + line if self._torn else line
+            written = os.write(file, whole)
+            self._torn = written < len(whole) and (self._torn or written > 0)
+            if written < len(whole):
+                raise OSError(errno.ENOSPC, f"only {written} of {len(whole)} bytes were written")
             self._dirty = True
+
+    def _file_of(self, day: str) -> int:
+        """Return the open file of a day."""
+        if self._file is not None and day != self._day:
+            before, self._file = self._file, None
+            os.fsync(before)
+            os.close(before)
+        if self._file is None:
+            name = f"{day}.{os.getpid()}.{time.time_ns():x}.jsonl"
+            self._file = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            self._day, self._torn = day, False
+        return self._file
 
     def _synchronise(self) -> None:
         while not self._ended:

@@ -94,7 +94,8 @@ class Findings:
         stream = io.StringIO()
         writer = csv.DictWriter(stream, list(_plain(self.rows[0])), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(_plain(row) for row in self.rows)
+        for plain in map(_plain, self.rows):
+            writer.writerow({**plain, **{name: _no_formula(plain[name]) for name in ("by", "value")}})
         return stream.getvalue()
 
 
@@ -135,7 +136,18 @@ def dated(day: int) -> str:
 
 def of_attribute(name: str) -> str:
     """Return what a part by an attribute is called, which no other part is."""
-    return f"{name} (sent)" if name in ("all", "day") else name
+    return f"{name} (sent)" if name in ("all", "day") else of_value(name)
+
+
+def of_value(value: str) -> str:
+    """Return a value as it is shown: what a visitor sent as one may hold a terminal's commands."""
+    shown = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in value)
+    return shown or "(not sent)"
+
+
+def _no_formula(value: str) -> str:
+    """Return a value as no spreadsheet takes it for a formula."""
+    return f"'{value}" if value[:1] in ("=", "+", "-", "@") else value
 
 
 def _parts(seen: Seen) -> Iterator[Part]:
@@ -145,7 +157,7 @@ def _parts(seen: Seen) -> Iterator[Part]:
     for name, values in seen.attributes.items():
         found, counts = np.unique(values.astype(str), return_counts=True)
         for value in found[np.argsort(-counts, kind="stable")][:VALUES].tolist():
-            yield of_attribute(name), value or "(not sent)", _arms(seen.part(values == value))
+            yield of_attribute(name), of_value(value), _arms(seen.part(values == value))
 
 
 def _arms(seen: Seen) -> list[Arm]:
@@ -179,6 +191,11 @@ def said_days(days: float) -> str:
     if not math.isfinite(days):
         return "unknown"
     return "none" if days == 0 else f"about {math.ceil(days):,}"
+
+
+def said_p(p: float) -> str:
+    """Return a p-value in three digits."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 ABOUT_POWER = f"chance of finding it; days still needed for {POWER:.0%}"

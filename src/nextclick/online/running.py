@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nextclick.online.records import Shown, entry_of
-from nextclick.online.report import VALUES, Part, dated, findings, of_attribute
+from nextclick.online.report import VALUES, Part, dated, findings, of_attribute, of_value
 from nextclick.online.statistics import Arm
 from nextclick.online.trial import Trial
 
@@ -180,7 +180,7 @@ class Running:
             if not any(key[2] for key in keys):  # those that had it were recorded again without it
                 continue
             for key in sorted(keys, key=lambda key: -self._lists(key))[:VALUES]:
-                yield of_attribute(name), key[2] or "(not sent)", self._arms(key)
+                yield of_attribute(name), of_value(key[2]), self._arms(key)
 
     def _arms(self, key: _Key) -> list[Arm]:
         return [sums.arm() for sums in self._sums[key]]

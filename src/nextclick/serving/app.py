@@ -30,6 +30,7 @@ from nextclick.serving.versions import located
 
 try:
     from fastapi import FastAPI, Request
+    from fastapi.exceptions import RequestValidationError
     from fastapi.responses import FileResponse, JSONResponse, Response
 except ImportError:  # pragma: no cover - said when an app is made
     FastAPI = None  # type: ignore[assignment, misc]
@@ -74,19 +75,22 @@ def create_app(options: Options, *, workers: int = 1, shared: Mapping[str, Share
     app.state.service = service
     routes = _Routes(app, service, measures, catalogue, options)
     app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(RequestValidationError, _misspelt)
     app.add_exception_handler(Exception, _failed)
     app.add_exception_handler(404, _no_route)
     app.add_exception_handler(405, _no_method)
+    hosts = catalogue.image_hosts if catalogue else ()
     outer: Any = Direct(app, routes.direct)
-    if options.origins:
+    outer = Guard(outer, options, measures, keys, workers=workers, image_hosts=hosts)
+    if options.origins:  # around the guard: browsers ask first without a key, and refusals are to be read too
         from starlette.middleware.cors import CORSMiddleware
 
         outer = CORSMiddleware(
             outer, allow_origins=list(options.origins), allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+            expose_headers=["Retry-After", "X-Request-ID"],
         )  # fmt: skip
-    hosts = catalogue.image_hosts if catalogue else ()
-    return cast(App, Guard(outer, options, measures, keys, workers=workers, image_hosts=hosts))
+    return cast(App, outer)
 
 
 def check(options: Options) -> None:
@@ -188,7 +192,7 @@ class _Routes:
         for path, file in (("/", "shop.html"), ("/experiment", "live.html"), ("/docs", "docs.html")):
             app.get(path, include_in_schema=False)(_page(file))
         app.get("/page/{name}", include_in_schema=False)(self.file)
-        app.get("/pictures/{name}", include_in_schema=False)(self.picture)
+        app.get("/pictures/{name:path}", include_in_schema=False)(self.picture)
 
     # -- lists and events
 
@@ -323,7 +327,7 @@ def _responses(gives: type[Any] | None, parts: dict[str, Any] | None) -> dict[in
         413: "too large", 422: "not as it should be", 429: "too often", 503: "not now; send it again",
     }  # fmt: skip
     if parts is None:
-        said = {code: said[code] for code in (401, 403, 429)}
+        said = {code: said[code] for code in (401, 403, 422, 429)}
         problem = {"type": "object"}
     return {
         200: {"description": "done", "content": {"application/json": {"schema": good}}},
@@ -344,9 +348,10 @@ async def _read(request: Request, decoder: Any) -> Any:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise Refused(422, str(error)) from None
+        raise Refused(422, messages.remedy(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(400, f"the body is not JSON in UTF-8: {error}") from None
+        said = f"the body is not JSON in UTF-8: {error}; send one JSON object, see /docs"
+        raise Refused(400, said) from None
 
 
 def _reply(content: Any, status: int = 200) -> Response:
@@ -368,6 +373,12 @@ async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     problem = {"error": error.message, "request": _id(request)}
     return JSONResponse(problem, error.status, headers=error.headers)
+
+
+async def _misspelt(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    said = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in error.errors())
+    return JSONResponse({"error": f"{said}; see /docs", "request": _id(request)}, 422)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from nextclick.errors import DataError
 from nextclick.filters import ItemTable
@@ -84,5 +84,5 @@ class Catalogue:
     def _shown(self, about: dict[str, Any]) -> dict[str, Any]:
         image = about.get("image", "")
         if image and not image.startswith("https://"):
-            image = f"/pictures/{about['id']}"
+            image = f"pictures/{quote(about['id'], safe='')}"
         return {**about, "image": image}

@@ -1,7 +1,10 @@
-"""Connections that send the head of a request slowly, or without end, are closed."""
+"""Connections that send the head of a request slowly, or without end, or do not read, are closed."""
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,14 +13,24 @@ from weakref import WeakSet
 _MOST = 65_536  # bytes of a request's line and headers
 
 
+def _break_off(transport: Any) -> None:
+    """End a connection and drop what it has not taken, which else the system would go on keeping for it."""
+    with contextlib.suppress(OSError):
+        at_once = struct.pack("ii", 1, 0)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+    transport.abort()
+
+
 def guarded(patience: float) -> tuple[type[Any], Callable[[], None]]:
     """Return uvicorn's protocol with limits, and a function to be called about every second.
 
-    patience: seconds for the head of a request, and for the first request of a connection.
+    patience: seconds for the head of a request, for the first request of a connection, and for the next byte
+    of an answer to be taken.
     uvicorn limits neither by itself; the bodies are limited where they are read.
     """
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+    connected: WeakSet[Any] = WeakSet()
     waiting: WeakSet[Any] = WeakSet()
 
     class Guarded(HttpToolsProtocol):
@@ -25,9 +38,11 @@ def guarded(patience: float) -> tuple[type[Any], Callable[[], None]]:
 
         head_since: float | None = None
         head_bytes = 0
+        unread, unread_since = 0, 0.0  # bytes of answers that wait for the client, and since when as many do
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            connected.add(self)
             self._begin()
 
         def on_message_begin(self) -> None:
@@ -49,6 +64,7 @@ def guarded(patience: float) -> tuple[type[Any], Callable[[], None]]:
                 self.send_400_response("The head of the request is too large.")
 
         def connection_lost(self, exc: Exception | None) -> None:
+            connected.discard(self)
             waiting.discard(self)
             super().connection_lost(exc)
 
@@ -58,7 +74,15 @@ def guarded(patience: float) -> tuple[type[Any], Callable[[], None]]:
                 waiting.add(self)
 
     def sweep() -> None:
-        overdue = time.monotonic() - patience
+        now = time.monotonic()
+        overdue = now - patience
+        for connection in list(connected):
+            left = connection.transport.get_write_buffer_size()
+            if left == 0 or left < connection.unread or connection.unread == 0:
+                connection.unread, connection.unread_since = left, now
+            elif connection.unread_since < overdue:
+                connected.discard(connection)
+                _break_off(connection.transport)
         for connection in list(waiting):
             if connection.head_since is not None and connection.head_since < overdue:
                 waiting.discard(connection)

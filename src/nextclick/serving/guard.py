@@ -132,6 +132,8 @@ class Guard:
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         role = ROLES.get(scope["path"])
+        if role is not None:
+            self._check_site(headers)
         client = scope["client"][0] if scope.get("client") else ""
         who = client
         if role is not None and self._keys is not None:
@@ -144,6 +146,14 @@ class Guard:
             raise Refused(403, "this is answered on the machine of the service only; see --admin-anywhere")
         if self._rate and role is not None:
             self._check_rate(who)
+
+    def _check_site(self, headers: dict[bytes, bytes]) -> None:
+        """Refuse what a page of another site sends without asking first, which CORS does not stop."""
+        if headers.get(b"sec-fetch-site") not in (b"cross-site", b"same-site"):
+            return
+        origin, allowed = headers.get(b"origin", b"").decode("latin-1"), self._options.origins
+        if origin not in allowed and "*" not in allowed:
+            raise Refused(403, "pages of other sites may not ask; start the service with --cors ORIGIN")
 
     def _check_key(self, headers: dict[bytes, bytes], role: str) -> str:
         assert self._keys is not None
@@ -158,7 +168,12 @@ class Guard:
         if key is None:
             raise Refused(401, "this API key is not known; ask for another one", challenge)
         if key.ends is not None and key.ends < time.time():
-            raise Refused(401, f"the API key {key.name!r} has expired; ask for another one", challenge)
+            raise Refused(
+                401,
+                f"the API key {key.name!r} expired at {key.end}; ask whoever runs the service for another "
+                "one, made with: nextclick keys add",
+                challenge,
+            )
         if not key.allows(role):
             raise Refused(403, f"the API key {key.name!r} may not do this: it needs the role {role}")
         return f"key {key.name}"
@@ -201,6 +216,8 @@ class Guard:
                 raise Refused(
                     408, "the body did not arrive in time; send it again", {"Connection": "close"}
                 ) from None
+            if message["type"] == "http.disconnect":
+                raise Refused(400, "the connection ended before the body was there; send it again")
             if message["type"] == "http.request":
                 got += len(message.get("body", b""))
                 whole = not message.get("more_body", False)

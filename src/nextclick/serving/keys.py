@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import datetime
 import hashlib
 import hmac
 import json
+import logging
 import secrets
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import Any, Literal, get_args
 
 from nextclick.errors import ConfigError
 from nextclick.files import alone, new_file
+from nextclick.serving.logs import say
 
 Role = Literal["recommend", "events", "admin"]
 """What a key may do: ask for lists, send events, see figures and change versions. Admin may do all."""
@@ -36,6 +38,13 @@ class Key:
         """Whether the key may do this."""
         return role in self.roles or "admin" in self.roles
 
+    @property
+    def end(self) -> str | None:
+        """When it ends, as text in UTC; None for never."""
+        if self.ends is None:
+            return None
+        return datetime.datetime.fromtimestamp(self.ends, datetime.UTC).isoformat(timespec="seconds")
+
 
 class Keys:
     """The keys of a file. A secret has 256 random bits, so that one plain hash cannot be guessed back."""
@@ -45,15 +54,19 @@ class Keys:
         self._seen: tuple[int, int] = (0, 0)
         self._keys: dict[str, Key] = {}
         self._looked = 0.0
+        self._problem: str | None = None
         self.reload()
 
     def reload(self) -> None:
         """Read the file again if it has changed. Raises ConfigError when it cannot be used."""
-        about = self.path.stat() if self.path.exists() else None
-        if about is None:
+        try:
+            about = self.path.stat()
+        except FileNotFoundError:
             raise ConfigError(
                 f"{self.path}: no such file; make a key with: nextclick keys add {self.path} NAME"
-            )
+            ) from None
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be read ({error.strerror}); may this user?") from error
         if self._seen != (about.st_mtime_ns, about.st_ino):
             self._keys = {key.digest: key for key in read_keys(self.path)}
             self._seen = about.st_mtime_ns, about.st_ino
@@ -63,11 +76,21 @@ class Keys:
         now = time.monotonic()
         if now > self._looked + 1.0:  # new and removed keys count after a second
             self._looked = now
-            with contextlib.suppress(ConfigError):  # the keys read last hold
-                self.reload()
+            self._look()
         digest = _digest(secret)
         key = self._keys.get(digest)
         return key if key is not None and hmac.compare_digest(key.digest, digest) else None
+
+    def _look(self) -> None:
+        """Take up changes of the file; one that cannot be read is logged, and the last keys hold."""
+        try:
+            self.reload()
+            self._problem = None
+        except ConfigError as error:
+            if str(error) != self._problem:
+                self._problem = str(error)
+                said = "the file of keys cannot be read, the keys read last hold"
+                say(said, logging.ERROR, problem=self._problem)
 
 
 def read_keys(path: Path) -> list[Key]:
@@ -81,6 +104,10 @@ def read_keys(path: Path) -> list[Key]:
             ends_well = key.ends is None or isinstance(key.ends, int | float)
             if not isinstance(key.name, str) or not isinstance(key.digest, str) or not ends_well:
                 raise ValueError("a key of a wrong type")
+    except PermissionError:
+        raise ConfigError(
+            f"{path}: this user may not read it; let it: the file holds hashes of keys, no key"
+        ) from None
     except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise ConfigError(
             f"{path}: cannot be read as keys ({error}); make it with: nextclick keys add"

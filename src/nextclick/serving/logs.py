@@ -1,4 +1,4 @@
-"""Logs as JSON, one object a line on stderr, with the id of the request and nothing of what it holds."""
+"""Logs as JSON, an object a line on stderr, with the request's id, and what it holds only if asked to."""
 
 from __future__ import annotations
 

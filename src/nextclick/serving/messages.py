@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
+
+from nextclick.errors import nearest
 
 ItemId = Annotated[str, Meta(min_length=1, max_length=256)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Items = Annotated[list[ItemId], Meta(max_length=1000)]
@@ -96,8 +99,8 @@ class Answer(Struct, frozen=True, omit_defaults=False):
     """A list, best first, the version that made it, and what was unusual.
 
     marks: empty-session, unknown-items (no item is known), deadline, busy, model-error (the most clicked
-    items instead of the model's), store-down (made from the items in the request alone).  unknown: items
-    that were skipped.  reason: why rules leave fewer items than asked for.
+    items instead of the model's), store-down (made from the items in the request alone), unrecorded (by the
+    experiment).  unknown: items that were skipped.  reason: why rules leave fewer items than asked for.
     """
 
     items: list[Listed]
@@ -140,3 +143,43 @@ class Problem(Struct, frozen=True):
 
     error: str
     request: str
+
+
+_ITEM = "text of 1 to 256 characters, or a whole number"
+_TEXT = "text of 1 to 200 characters"
+_HINTS = {
+    "items": f"item ids, oldest first, each {_ITEM}",
+    "exclude": f"item ids, each {_ITEM}",
+    "item": f"an item id, {_ITEM}",
+    "anchor": f"an item id, {_ITEM}",
+    "session": f"the id of a session, {_TEXT}",
+    "id": f"the id of the event, {_TEXT}, the same when it is sent again",
+    "request": f"the request id of the list that was clicked on, {_TEXT}",
+    "model": f"the name of a model, {_TEXT}",
+    "time": "milliseconds since 1970 UTC, or left out for now",
+    "filter": 'a list of rules, as [{"attribute": "in_stock", "equals": true}]',
+    "attributes": 'at most 10 texts by name, as {"market": "de"}',
+    "recommend": 'what list to answer with, as {"k": 10}',
+    "events": "a list of 1 to 1,000 events",
+    "requests": "a list of 1 to 100 questions",
+}
+_FIELDS = sorted(
+    {
+        field
+        for kind in (Recommend, RecommendMany, Event, Events, Explain, Forget)
+        for field in kind.__struct_fields__
+    }
+)
+
+
+def remedy(said: str) -> str:
+    """Return what a decoder says is wrong with a message, and what to send instead."""
+    unknown = re.search(r"unknown field `(.*?)`", said, re.DOTALL)
+    if len(said) > 400:  # names of fields are the client's
+        said = f"{said[:400]} ..."
+    if unknown:
+        return f"{said}{nearest(unknown[1][:100], _FIELDS)}; leave it out, or see /docs for what there is"
+    missing = re.search(r"missing required field `(.*?)`", said)
+    names = [missing[1]] if missing else re.findall(r"\.(\w+)", said.rpartition("- at `$")[2])
+    known = [name for name in names if name in _HINTS]
+    return f"{said}; {known[-1]} is {_HINTS[known[-1]]}" if known else f"{said}; see /docs"

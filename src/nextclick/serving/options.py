@@ -21,7 +21,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     seconds that a client may take to send its body;  keys: file of keys;  admin_anywhere: figures and
     versions may be asked for from other machines, with a key;  proxies: addresses whose X-Forwarded-For is
     believed;  origins: sites whose pages may ask (CORS);  trial, records: file of the experiment and folder
-    of its records;  catalogue: file of items, or folder of a demo shop, for the page.
+    of its records;  catalogue: file of items, or folder of a demo shop, for the page;  access_log: log every
+    request;  log_contents: log sessions, items and lists too.
     """
 
     models: tuple[tuple[str, str], ...]
@@ -47,3 +48,4 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     records: str | None = None
     catalogue: str | None = None
     access_log: bool = False
+    log_contents: bool = False

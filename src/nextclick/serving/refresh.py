@@ -10,14 +10,14 @@ from typing import Any
 
 from nextclick import artifact
 from nextclick.dataset import Dataset
-from nextclick.errors import ConfigError
+from nextclick.errors import ArtifactError, ConfigError
 from nextclick.evaluation import evaluate
 from nextclick.models import build, find
 from nextclick.prepare import prepare
 from nextclick.recommender import FitProgress, Recommender
 from nextclick.results import Report
 from nextclick.serving import onnx
-from nextclick.serving.versions import Versions, is_root
+from nextclick.serving.versions import Versions
 
 METRIC = "recall@20"
 
@@ -78,7 +78,7 @@ def refresh(
         data = _data(log, Path(work) / "data", holdout, columns or {}, say)
         say(f"fitting {model} on {len(data.full):,} sessions")
         candidate = build(model, settings or {}, full=True).fit(data.full, progress=progress)
-        in_service = _in_service(root, versions)
+        in_service = _in_service(versions, say)
         named: dict[str, Recommender] = {"new": candidate}
         if in_service is not None:
             named["in service"] = in_service
@@ -107,10 +107,14 @@ def _data(
     return prepare(log, out=out, holdout=holdout, validation="0", **columns)
 
 
-def _in_service(root: Path, versions: Versions) -> Recommender | None:
-    if not is_root(root) or not versions.pointer.exists():
-        return None
-    return artifact.load(versions.current())
+def _in_service(versions: Versions, say: Callable[[str], None]) -> Recommender | None:
+    """Open what a service answers with: the last version that opens, None where there is none."""
+    for name in versions.known():
+        try:
+            return artifact.load(versions.directory(name))
+        except ArtifactError as error:
+            say(f"passed over in the comparison: {error}")
+    return None
 
 
 def _judged(

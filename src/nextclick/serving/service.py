@@ -48,6 +48,7 @@ class Service:
         self.trial, self.recorder = trial, recorder
         self.default = next(iter(self.slots))
         self.store_down: str | None = None
+        self.records_down: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         if trial is not None:
             check_models(trial, list(self.slots))
@@ -128,23 +129,40 @@ class Service:
         filter, of_rules = current.rules.filter(rules)
         excluded = frozenset(engine.codes(asked.exclude)[0].tolist()) if asked.exclude else frozenset()
         ask = Ask(prefix, min(asked.k, engine.n_items), asked.exclude_seen, excluded, filter, of_rules)
-        listed = await self._answer(current, ask, marks, alone)
+        listed = await self._answer(current, ask, marks, alone, request)
         reason = None
         if filter is not None and len(listed) < ask.k:
             reason = filter.reason(prefix, ask.k, exclude_seen=asked.exclude_seen)
-        if variant is not None and self.trial is not None and self.recorder is not None:
-            assert asked.session is not None
-            self.recorder.shown(
-                self.trial.name, asked.session, variant.name, request, [item for item, _ in listed],
-                asked.attributes, fallback=any(mark in _FALLBACKS for mark in marks),
-            )  # fmt: skip
+        if variant is not None:
+            self._shown(asked, variant.name, request, listed, marks)
         self.measures.answer(engine.name, time.perf_counter() - start, marks)
+        if self.options.log_contents:
+            say(
+                "a list", request=request, session=asked.session, model=engine.name, items=items,
+                listed=[item for item, _ in listed], marks=marks,
+            )  # fmt: skip
         return Answer(
             [ListedItem(item, score) for item, score in listed], engine.name, engine.version, request, marks,
             unknown, variant.name if variant else None, reason,
         )  # fmt: skip
 
-    async def _answer(self, current: Current, ask: Ask, marks: list[str], alone: bool) -> Listed:
+    def _shown(self, asked: Recommend, variant: str, request: str, listed: Listed, marks: list[str]) -> None:
+        """Record for the experiment that a list is shown; one that cannot be recorded is marked."""
+        if self.trial is None or self.recorder is None or asked.session is None:
+            return
+        try:
+            self.recorder.shown(
+                self.trial.name, asked.session, variant, request, [item for item, _ in listed],
+                asked.attributes, fallback=any(mark in _FALLBACKS for mark in marks),
+            )  # fmt: skip
+            self._records_up()
+        except OSError as error:
+            self._records_failed(error)
+            marks.append("unrecorded")
+
+    async def _answer(
+        self, current: Current, ask: Ask, marks: list[str], alone: bool, request: str
+    ) -> Listed:
         """Ask the model; where it does not answer in time, or at all, take the most clicked items."""
         runner = current.runner
         remembered = runner.remembered(ask)
@@ -159,7 +177,8 @@ class Service:
         except BusyError:
             marks.append("busy")
         except RuntimeError:
-            log.exception("a model failed", extra={"about": {"model": current.engine.name}})
+            about = {"model": current.engine.name, "request": request}
+            log.exception("a model failed", extra={"about": about})
             marks.append("model-error")
         return current.engine.popular(ask)
 
@@ -184,6 +203,7 @@ class Service:
         click = Click(time_ms, event.id or secrets.token_hex(12), event.item)
         kept = await self._append(event.session, [click])
         self._clicked(event, click)
+        self._log_event(event, click, request)
         self.measures.events("duplicate" if kept.duplicates else "kept")
         if corrected:
             self.measures.events("corrected")
@@ -205,6 +225,7 @@ class Service:
             click = Click(time_ms, event.id or secrets.token_hex(12), event.item)
             of_session.setdefault(event.session, []).append(click)
             self._clicked(event, click)
+            self._log_event(event, click, request)
         duplicates = 0
         for session, clicks in of_session.items():
             duplicates += (await self._append(session, clicks)).duplicates
@@ -224,11 +245,30 @@ class Service:
             raise UnavailableError("the event could not be kept; send it again, with the same id") from error
 
     def _clicked(self, event: Event, click: Click) -> None:
-        """Record a click for the experiment: one that names the list that it was made on."""
-        if self.recorder is not None and self.trial is not None and event.request is not None:
+        """Record a click for the experiment: one that names the list that it was made on.
+
+        Raises UnavailableError when it cannot be recorded.
+        """
+        if self.recorder is None or self.trial is None or event.request is None:
+            return
+        try:
             self.recorder.clicked(
                 self.trial.name, event.session, event.request, click.id, event.item, event.attributes
             )
+            self._records_up()
+        except OSError as error:
+            self._records_failed(error)
+            self.measures.events("failed")
+            raise UnavailableError(
+                "the click could not be recorded; send the event again, with the same id"
+            ) from error
+
+    def _log_event(self, event: Event, click: Click, request: str) -> None:
+        if self.options.log_contents:
+            say(
+                "an event", request=request, session=event.session, item=event.item, event=event.event,
+                id=click.id, of_time=click.time,
+            )  # fmt: skip
 
     # -- why
 
@@ -257,9 +297,11 @@ class Service:
             }
             for name, slot in self.slots.items()
         }  # fmt: skip
-        troubled = self.store_down is not None or any(slot.problem for slot in self.slots.values())
-        store = {"store": self.store_down or "ok"}
-        return {"ready": True, "degraded": troubled, "models": models, "default": self.default, **store}
+        down = self.store_down is not None or self.records_down is not None
+        troubled = down or any(slot.problem for slot in self.slots.values())
+        state = {"ready": True, "degraded": troubled, "models": models, "default": self.default}
+        state["store"] = self.store_down or "ok"
+        return state | ({"records": self.records_down or "ok"} if self.recorder is not None else {})
 
     def _store_failed(self, error: NextclickError) -> None:
         if self.store_down is None:
@@ -274,6 +316,16 @@ class Service:
         if self.store_down is not None:
             say("the store is back")
         self.store_down = None
+
+    def _records_failed(self, error: OSError) -> None:
+        if self.records_down is None:
+            say("the experiment cannot be recorded", logging.ERROR, records=str(error))
+        self.records_down = "down"
+
+    def _records_up(self) -> None:
+        if self.records_down is not None:
+            say("the experiment is recorded again")
+        self.records_down = None
 
 
 _FALLBACKS = frozenset({"deadline", "busy", "model-error", "empty-session", "unknown-items", "store-down"})

@@ -58,6 +58,15 @@ class Versions:
             raise ArtifactError(f"{self.pointer}: unreadable ({error}); publish a version again") from error
         return names[0], names[1:]
 
+    def known(self) -> tuple[str, ...]:
+        """Return the version in service and those before it, by date where the pointer is unreadable."""
+        try:
+            last, before = self.read()
+            return last, *before
+        except ArtifactError:
+            folders = self.root.glob("versions/*/")
+            return tuple(sorted((folder.name for folder in folders if folder.name[0] != "."), reverse=True))
+
     def current(self) -> Path:
         """Return the directory of the version in service. Raises ArtifactError as ``read``."""
         return self.directory(self.read()[0])
@@ -78,18 +87,15 @@ class Versions:
                     shutil.copytree(model, aside, dirs_exist_ok=True)
                     _to_disk(aside)
             open_model(self.directory(name))
-            before: tuple[str, ...] = ()
-            if self.pointer.exists():
-                last, earlier = self.read()
-                before = tuple(other for other in (last, *earlier) if other != name)
+            before = tuple(other for other in self.known() if other != name)
             self._point(name, before[:_KEPT])
             self._prune((name, *before[:_KEPT]))
             return name
 
     def rollback(self) -> str:
-        """Put the version before the one in service back; return its name.
+        """Put the last version before the one in service back that opens; return its name.
 
-        Raises ConfigError when there is none, ArtifactError when it does not open.
+        Raises ConfigError when there is none, ArtifactError when none opens.
         """
         from nextclick.serving.opening import open_model
 
@@ -97,9 +103,15 @@ class Versions:
             last, before = self.read()
             if not before:
                 raise ConfigError(f"{self.root}: no version before {last}, so there is nothing to go back to")
-            open_model(self.directory(before[0]))
-            self._point(before[0], (*before[1:], last))
-            return before[0]
+            for n, name in enumerate(before):
+                try:
+                    open_model(self.directory(name))
+                except ArtifactError as error:
+                    damaged = error
+                    continue
+                self._point(name, (*before[n + 1 :], last, *before[:n]))
+                return name
+            raise damaged
 
     def _point(self, name: str, before: tuple[str, ...]) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

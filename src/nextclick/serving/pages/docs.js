@@ -20,13 +20,13 @@ function fields(name, schemas) {
   const rows = Object.entries(schema.properties || {}).map(([field, type]) => make("tr", {},
     make("th", { scope: "row" }, field), make("td", {}, said(type, schemas)),
     make("td", {}, (schema.required || []).includes(field) ? "required" : JSON.stringify(type.default ?? null))));
-  return make("div", { class: "scroll" }, make("table", { class: "words" }, make("caption", {}, name),
+  return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Fields of ${name}` }, make("table", { class: "words" }, make("caption", {}, name),
     make("thead", {}, make("tr", {}, ...["field", "type", "default"].map((head) => make("th", { scope: "col" }, head)))),
     make("tbody", {}, ...rows)));
 }
 
 async function start() {
-  const api = await (await fetch("/openapi.json")).json();
+  const api = await (await fetch("openapi.json")).json();
   const schemas = api.components.schemas;
   const parts = [make("p", { class: "muted" }, `${api.info.description} Errors are {"error": ..., "request": ...}.`)];
   for (const [path, methods] of Object.entries(api.paths)) {
@@ -43,4 +43,6 @@ async function start() {
   document.getElementById("routes").replaceChildren(...parts);
 }
 
-start();
+start().catch((error) => {
+  document.getElementById("routes").replaceChildren(make("p", { class: "warning", role: "alert" }, `No description of the API: ${error.message}`));
+});

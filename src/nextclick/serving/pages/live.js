@@ -39,28 +39,40 @@ function chart(rows) {
   return make("svg", { viewBox: `0 0 ${width} ${20 + 34 * rows.length}`, role: "img", "aria-label": `Click-through rates: ${said}` }, ...parts);
 }
 
+let shown = ""; // what is on the page already
+
+function say(text) {
+  if (at("said").textContent !== text) at("said").textContent = text; // else it would be read out again
+}
+
 function show(found) {
+  const text = JSON.stringify(found);
+  if (text === shown) return;
+  shown = text;
   if (!found.running) {
-    at("said").textContent = "No experiment is running: start the service with --experiment FILE.";
+    say("No experiment is running: start the service with --experiment FILE.");
     return;
   }
   at("name").textContent = `Experiment ${found.experiment}`;
   at("notes").replaceChildren(...found.notes.map((note) => make("p", { class: "warning" }, note)));
-  if (!found.rows.length) { at("said").textContent = "No list has been shown yet."; return; }
+  if (!found.rows.length) { say("No list has been shown yet."); return; }
   const all = found.rows.filter((row) => row.by === "all");
   at("chart").replaceChildren(chart(all));
   at("all").replaceChildren(table("All sessions", all, null));
   const kinds = [...new Set(found.rows.map((row) => row.by))].filter((by) => by !== "all");
-  at("by").replaceChildren(...kinds.map((by) => {
-    const holder = make("div", { class: "scroll" });
-    holder.append(table(`By ${by}`, found.rows.filter((row) => row.by === by), by));
-    return holder;
-  }));
+  const there = new Map([...at("by").children].map((holder) => [holder.dataset.by, holder])); // scrolled and focused
+  kinds.forEach((by, n) => {
+    const name = `By ${by}`;
+    const holder = there.get(by) || make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": name, "data-by": by });
+    holder.replaceChildren(table(name, found.rows.filter((row) => row.by === by), by));
+    if (at("by").children[n] !== holder) at("by").insertBefore(holder, at("by").children[n] || null);
+  });
+  while (at("by").children.length > kinds.length) at("by").lastChild.remove();
   const power = Object.entries(found.power).map(([name, value]) => {
     const days = found.days_more[name];
-    return `${name}: an uplift of ${percent(found.effect)} would be found with a chance of ${percent(value, 0)}, days still needed for 80%: ${days === null ? "unknown" : Math.ceil(days)}`;
+    return `${name}: an uplift of ${percent(found.effect)} would be found with a chance of ${percent(value, 0)}, days still needed for 80%: ${days === null ? "unknown" : days === 0 ? "none" : `about ${Math.ceil(days).toLocaleString("en")}`}`;
   });
-  at("said").textContent = [`Shares of sessions: p = ${found.mismatch_p.toFixed(3)}`, ...power].join(". ");
+  say([`Shares of sessions: p = ${found.mismatch_p.toFixed(3)}`, ...power].join(". "));
 }
 
 async function look() {
@@ -68,16 +80,27 @@ async function look() {
     const headers = {};
     const key = sessionStorage.getItem("nextclick-key");
     if (key) headers.Authorization = `Bearer ${key}`;
-    const reply = await fetch("/v1/experiment", { headers });
+    const reply = await fetch("v1/experiment", { headers });
     const found = await reply.json();
+    at("key-form").hidden = reply.status !== 401;
     if (!reply.ok) throw new Error(found.error);
     at("problem").hidden = true;
     show(found);
   } catch (error) {
     at("problem").hidden = false;
-    at("problem").textContent = error.message;
+    if (at("problem").textContent !== error.message) at("problem").textContent = error.message;
   }
-  setTimeout(look, 2000);
 }
 
-look();
+async function watch() {
+  await look();
+  setTimeout(watch, 2000);
+}
+
+at("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem("nextclick-key", at("key").value.trim());
+  look();
+});
+
+watch();

@@ -55,7 +55,7 @@ async function learn(ids) {
 }
 
 async function told(ids) {
-  const found = await ask(`/v1/catalogue?ids=${ids.map(encodeURIComponent).join(",")}`);
+  const found = await ask(`v1/catalogue?ids=${ids.map(encodeURIComponent).join(",")}`);
   for (const item of found.items) known.set(String(item.id), item);
 }
 
@@ -70,7 +70,7 @@ function picture(item) {
 
 async function showProducts() {
   const query = new URLSearchParams({ category: state.category, page: String(state.page) });
-  const found = await ask(`/v1/catalogue?${query}`);
+  const found = await ask(`v1/catalogue?${query}`);
   state.pages = Math.max(1, found.pages);
   if (at("category").options.length === 1) {
     for (const name of found.categories) at("category").append(make("option", { value: name }, name));
@@ -97,7 +97,7 @@ async function click(item, request) {
   if (request) event.request = request;
   state.clicks.push(item);
   try {
-    await ask("/v1/events", event);
+    await ask("v1/events", event);
     complain(null);
   } catch (error) {
     complain(error); // lists are made from the items below all the same
@@ -116,7 +116,7 @@ async function refresh() {
     const question = { session: state.session, items: state.clicks, k: K, exclude_seen: true };
     if (list.model) question.model = list.model;
     try {
-      const answer = await ask("/v1/recommend", question);
+      const answer = await ask("v1/recommend", question);
       const took = performance.now() - start;
       await learn(answer.items.map((entry) => entry.item));
       if (turn !== state.turn) return; // a later click has been answered already
@@ -133,6 +133,7 @@ function showList(list, answer, took) {
   const before = new Map(list.items.map((item, place) => [item, place]));
   const items = answer.items.map((entry) => entry.item);
   let fresh = 0;
+  const held = [...list.rows.children].findIndex((row) => row.contains(document.activeElement));
   list.rows.replaceChildren(...items.map((item, place) => {
     const was = before.get(item);
     let move = ["", "as before"];
@@ -143,10 +144,11 @@ function showList(list, answer, took) {
     return make("li", {}, make("button",
       { type: "button", class: "row", "data-item": item, onclick: () => click(item, list.model ? null : answer.request) },
       make("span", { class: "muted" }, String(place + 1)), picture(about),
-      make("span", {}, about.title, make("br"), make("small", {}, `score ${Number(entryScore(answer, place)).toPrecision(3)}`)),
+      make("span", {}, about.title, make("br"), make("small", {}, `score ${Number(entryScore(answer, place)).toLocaleString("en", { maximumSignificantDigits: 3 })}`)),
       make("span", { class: was === undefined ? "move new" : "move" }, make("span", { "aria-hidden": "true" }, move[0]),
         make("span", { class: "unseen" }, move[1]))));
   }));
+  if (held >= 0 && items.length) list.rows.children[Math.min(held, items.length - 1)].firstChild.focus({ preventScroll: true });
   list.items = items;
   const marks = answer.marks.length ? ` \u00b7 ${answer.marks.join(", ")}` : "";
   const variant = answer.variant ? `variant ${answer.variant} \u00b7 ` : "";
@@ -164,7 +166,7 @@ async function showWhy(list) {
     return;
   }
   try {
-    const told = await ask("/v1/explain", { session: state.session, items: state.clicks.slice(-50), k: 3, model: list.model });
+    const told = await ask("v1/explain", { session: state.session, items: state.clicks.slice(-50), k: 3, model: list.model });
     const sessions = (told.neighbours || []).slice(0, 5).flatMap((one) => one.clicks);
     await learn([...told.session, ...told.items.map((entry) => entry.item), ...sessions]);
     list.why.replaceChildren(...reasons(told), ...told.notes.map((note) => make("p", { class: "hint" }, note)));
@@ -221,11 +223,14 @@ function restart() {
 
 async function start() {
   complain(null);
-  const found = await ask("/v1/models");
+  const found = await ask("v1/models");
   state.lists.clear();
   at("columns").replaceChildren();
   if (found.experiment) column(`For you (experiment ${found.experiment})`, null);
-  for (const name of Object.keys(found.models).slice(0, 3)) column(name, name);
+  const wanted = new URLSearchParams(location.search).get("models"); // as /?models=narm,vs-knn
+  const served = Object.keys(found.models);
+  const chosen = (wanted || "").split(",").filter((name) => served.includes(name));
+  for (const name of (chosen.length ? chosen : served).slice(0, 3)) column(name, name);
   await showProducts();
   await restart();
 }
