@@ -15,7 +15,6 @@ from rich.table import Table
 
 from nextclick.places import Url, place
 
-
 if TYPE_CHECKING:
     _Type = click.ParamType[Path | Url]
 else:  # older versions of click do not say of what
