@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,34 @@ def ready(name: str, work: Path, validation: str = "0") -> Dataset:
             validation=validation,
         )
     return Dataset.load(out)
+
+
+def work_option(parser: argparse.ArgumentParser) -> None:
+    """Add --work, the folder that a benchmark keeps its parts in."""
+    parser.add_argument("--work", type=Path, help="folder that keeps what was measured; the next run goes on")
+
+
+class Kept:
+    """What the parts of a benchmark came to, kept in a folder, so that the next run goes on behind them."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        there = json.loads(file.read_text("utf-8")) if file.exists() else {"version": nextclick.__version__}
+        if there["version"] != nextclick.__version__:
+            sys.exit(f"{file} was measured with version {there['version']}: take another folder")
+        self.parts: dict[str, Any] = there.setdefault("parts", {})
+        self.all = there
+
+    def get(self, name: str, measure: Callable[[], Any]) -> Any:
+        """Return what a part came to, measured now if it was not yet."""
+        if name not in self.parts:
+            self.parts[name] = measure()
+            aside = self.file.with_suffix(".new")
+            aside.write_text(json.dumps(self.all, indent=2) + "\n", "utf-8")
+            aside.replace(self.file)
+        print(name, json.dumps(self.parts[name]), flush=True)
+        return self.parts[name]
 
 
 def write(name: str, content: dict[str, Any]) -> None:

@@ -6,7 +6,8 @@
 The first log is the ready split in NEXTCLICK_DATA (shared/data beside the checkout), the second a stream of
 ``nextclick generate``. Compared are the files of the prepared arrays, what item-knn and vmis-knn learnt, also
 with the compiled loops, and the lists of 20 items with their scores after prefixes of the test sessions, ties
-included. Adds to results/engines_agree.json, and writes the table in docs/scale.md.
+included. Adds to results/engines_agree.json, and writes the table in docs/scale.md. With --work FOLDER what
+is prepared and fitted is kept there, and the next run goes on behind it.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from typing import Any
 import numpy as np
 
 import scale
-from data import LOGS, RESULTS, write
+from data import LOGS, RESULTS, Kept, work_option, write
 from nextclick import VMISKNN, Dataset, ItemKNN, Recommender, Run, prepare
+from nextclick.artifact import load
 from nextclick.clickstream import StreamConfig, generate
 from nextclick.large import open_engine
 
@@ -43,7 +45,7 @@ def spark() -> Any:
         .config("spark.ui.enabled", "false")
         .config("spark.driver.bindAddress", "127.0.0.1")
         .config("spark.driver.host", "127.0.0.1")
-        .config("spark.driver.memory", "4g")
+        .config("spark.driver.memory", "6g")
         .config("spark.sql.shuffle.partitions", "16")
         .config("spark.log.level", "ERROR")
         .config("spark.local.dir", tempfile.gettempdir())
@@ -64,30 +66,29 @@ def same(ours: Recommender, theirs: Recommender) -> bool:
 
 
 def compared(work: Path, **source: Any) -> dict[str, Any]:
-    """Prepare by both engines, fit by both and in memory, and compare."""
-    seconds: dict[str, float] = {}
+    """Prepare by both engines, fit by both and in memory, and compare; go on behind what ``work`` keeps."""
+    kept = Kept(work / "seconds.json")
 
-    def timed(name: str, work: Callable[[], Any]) -> Any:
-        begun = time.perf_counter()
-        result = work()
-        seconds[name] = round(time.perf_counter() - begun, 1)
-        print(name, seconds[name], flush=True)
-        return result
+    def timed(name: str, make: Callable[[], Any]) -> None:
+        def measure() -> float:
+            begun = time.perf_counter()
+            make()
+            return round(time.perf_counter() - begun, 1)
 
-    data: dict[str, Dataset] = {
-        engine: timed(f"prepare {engine}", lambda e=engine: prepare(out=work / e, engine=e, **source))
-        for engine in ("duckdb", "spark")
-    }
+        kept.get(name, measure)
+
+    data: dict[str, Dataset] = {}
+    for engine in ("duckdb", "spark"):
+        timed(
+            f"prepare {engine}",
+            lambda e=engine: prepare(out=work / e, engine=e, overwrite=True, **source),
+        )
+        data[engine] = Dataset.load(work / engine)
     models: dict[str, list[Recommender]] = {}
     for engine in ("duckdb", "spark"):
-        with open_engine(engine, data[engine], memory=4_000_000_000) as opened:
-            models[engine] = [
-                timed(
-                    f"fit {kind.name} {engine}",
-                    lambda k=kind, e=engine, o=opened: k().fit(data[e].train, run=Run(engine=o)),
-                )
-                for kind in (ItemKNN, VMISKNN)
-            ]
+        for kind in (ItemKNN, VMISKNN):
+            timed(f"fit {kind.name} {engine}", lambda k=kind, e=engine: fitted(k, e, data[e], work))
+        models[engine] = [load(work / f"{kind.name}-{engine}") for kind in (ItemKNN, VMISKNN)]
     plain = [kind().fit(data["duckdb"].train) for kind in (ItemKNN, VMISKNN)]
     queries, _ = data["duckdb"].test.pairs()
     queries = queries[: min(ASKED, len(queries))]
@@ -108,8 +109,14 @@ def compared(work: Path, **source: Any) -> dict[str, Any]:
                 for x, y in zip(ours, theirs, strict=True)
             ),
         },
-        "seconds": seconds,
+        "seconds": dict(kept.parts),
     }
+
+
+def fitted(kind: type[Recommender], engine: str, data: Dataset, work: Path) -> None:
+    with open_engine(engine, data, beside=work / f"{kind.name}-{engine}", memory=4_000_000_000) as opened:
+        model = kind().fit(data.train, run=Run(engine=opened))
+    model.save(work / f"{kind.name}-{engine}", overwrite=True)
 
 
 def main() -> None:
@@ -118,23 +125,29 @@ def main() -> None:
     )
     parser.add_argument("log", nargs="?", choices=["diginetica", "yoochoose64", "rsc15-100k"])
     parser.add_argument("--events", type=int, help="instead: a stream of so many clicks")
+    work_option(parser)
     arguments = parser.parse_args()
     if (arguments.log is None) == (arguments.events is None):
         parser.error("name a log, or give --events")
     session = spark()
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
         if arguments.log:
-            name = arguments.log
+            name, asked = arguments.log, arguments.log
             source: dict[str, Any] = {part: LOGS / name / f"{part}.parquet" for part in ("train", "test")}
         else:
-            name = f"stream of {arguments.events:,}"
-            source = {"source": generate(StreamConfig(events=arguments.events), work / "log")}
-        run = compared(work, **source)
+            name, asked = f"stream of {arguments.events:,}", f"--events {arguments.events}"
+        work = (arguments.work or Path(folder)) / name.replace(" ", "-").replace(",", "")
+        work.mkdir(parents=True, exist_ok=True)
+        if arguments.events:
+            if not (work / "log").exists():
+                generate(StreamConfig(events=arguments.events), work / "log")
+            source = {"source": work / "log"}
+        command = f"python benchmarks/engines_agree.py {asked}"
+        run = {"command": command, **compared(work, **source)}
     session.stop()
     file = RESULTS / "engines_agree.json"
     runs = json.loads(file.read_text("utf-8"))["runs"] if file.exists() else {}
-    write("engines_agree", {"threads": 2, "runs": {**runs, name: run}})
+    write("engines_agree", {"command": command, "threads": 2, "runs": {**runs, name: run}})
     print(json.dumps(run, indent=2))
     if (RESULTS / "scale.json").exists():
         scale.PAGE.write_text(scale.filled(scale.PAGE.read_text("utf-8")), "utf-8")

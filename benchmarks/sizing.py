@@ -1,7 +1,8 @@
 """Memory and lists a second of one replica, by the size of the catalogue: results/sizing.json.
 
     python benchmarks/sizing.py
-    python benchmarks/sizing.py gru4rec        one model anew, the others as they stand
+    python benchmarks/sizing.py gru4rec               one model anew, the others as they stand
+    python benchmarks/sizing.py --work FOLDER         keeps each row; the next run goes on behind it
 
 Models are fitted on the synthetic sessions of ``nextclick plan``: vs-knn and item-knn on ten clicks for each
 item, gru4rec with its defaults for one epoch of 20,000 clicks, which does not change its size. Each is served
@@ -13,6 +14,7 @@ that does nothing else. Memory is resident when the load is over.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import os
@@ -26,7 +28,7 @@ from typing import Any
 import numpy as np
 
 import nextclick
-from data import RESULTS, write
+from data import RESULTS, Kept, work_option, write
 from load import load
 from nextclick.plan import logs
 from nextclick.plan.costs import Counts
@@ -38,17 +40,27 @@ CLICKS = 20_000  # of the training of a network
 
 
 def main() -> None:
-    file = RESULTS / "sizing.json"
-    kept = json.loads(file.read_text("utf-8"))["rows"] if sys.argv[1:] and file.exists() else []
-    rows = [row for row in kept if row["model"] not in sys.argv[1:]]
-    for items in SIZES:
-        with tempfile.TemporaryDirectory() as work:
-            for name in MODELS:
-                if not sys.argv[1:] or name in sys.argv[1:]:
-                    rows.append(measured(name, items, Path(work)))
-                    print(rows[-1], flush=True)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(MODELS))
+    work_option(parser)
+    arguments = parser.parse_args()
+    if unknown := set(arguments.models) - set(MODELS):
+        parser.error(f"no model {min(unknown)!r}: there are {', '.join(MODELS)}")
+    file, wanted = RESULTS / "sizing.json", arguments.models or list(MODELS)
+    there = json.loads(file.read_text("utf-8"))["rows"] if arguments.models and file.exists() else []
+    rows = [row for row in there if row["model"] not in wanted]
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Kept((arguments.work or Path(folder)) / "rows.json")
+        for items, name in itertools.product(SIZES, wanted):
+            with tempfile.TemporaryDirectory() as work:
+                rows.append(
+                    kept.get(f"{name} {items}", lambda n=name, i=items, w=work: measured(n, i, Path(w)))
+                )
     rows.sort(key=lambda row: (MODELS.index(row["model"]), row["items"]))
-    write("sizing", {"k": 20, "clicks_of_a_question": 3, "sizes": SIZES, "rows": rows})
+    command = " ".join(["python benchmarks/sizing.py", *arguments.models])
+    write("sizing", {"command": command, "k": 20, "clicks_of_a_question": 3, "sizes": SIZES, "rows": rows})
 
 
 def measured(name: str, items: int, work: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
     python benchmarks/spark_batch.py
     python benchmarks/spark_batch.py test        those of one part of the log, train or test
+    python benchmarks/spark_batch.py --work FOLDER        keeps each row; the next run goes on behind it
 
 vs-knn and item-knn with their defaults, fitted on the training part, answer every session of the training and
 test part of the log (20 items). On Spark the run of vs-knn is killed, driver and workers, when a third of its
@@ -11,8 +12,10 @@ row by row.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,33 +27,42 @@ from typing import Any
 import duckdb
 
 import nextclick
-from data import LOGS, ready, write
+from data import LOGS, Kept, ready, work_option, write
 
 PARTITIONS = 64
 
 
 def main() -> None:
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        dataset = ready("diginetica", work)
-        (work / "clicks").mkdir()
-        parts = sys.argv[1:] or ["train", "test"]
-        for part in parts:
-            (work / "clicks" / f"{part}.parquet").symlink_to(LOGS / "diginetica" / f"{part}.parquet")
-        for name in ("vs-knn", "item-knn"):
-            nextclick.build(name).fit(dataset.train).save(work / name)
-            rows.append(compared(name, work))
-            print(rows[-1], flush=True)
-    write(
-        "spark_batch",
-        {"dataset": "diginetica", "parts": parts, "partitions": PARTITIONS, "k": 20, "rows": rows},
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("part", nargs="?", choices=["train", "test"])
+    work_option(parser)
+    arguments = parser.parse_args()
+    parts = [arguments.part] if arguments.part else ["train", "test"]
+    with tempfile.TemporaryDirectory() as folder:
+        work = (arguments.work or Path(folder)).absolute() / "-".join(parts)
+        kept = Kept(work / "rows.json")
+        dataset = ready("diginetica", work)
+        (work / "clicks").mkdir(exist_ok=True)
+        for part in parts:
+            link = work / "clicks" / f"{part}.parquet"
+            if not link.exists():
+                link.symlink_to(LOGS / "diginetica" / f"{part}.parquet")
+        rows = []
+        for name in ("vs-knn", "item-knn"):
+            if not (work / name).exists():
+                nextclick.build(name).fit(dataset.train).save(work / name)
+            rows.append(kept.get(name, lambda name=name: compared(name, work)))
+    command = "python benchmarks/spark_batch.py" + f" {arguments.part}" * bool(arguments.part)
+    about = {"dataset": "diginetica", "parts": parts, "partitions": PARTITIONS, "k": 20}
+    write("spark_batch", {"command": command, **about, "rows": rows})
 
 
 def compared(name: str, work: Path) -> dict[str, Any]:
     """Make both lists and count the rows that differ."""
     here, spark = work / f"{name}.jsonl", work / f"{name}-lists"
+    shutil.rmtree(spark, ignore_errors=True)  # of a run that was ended, which is not to be timed
     start = time.perf_counter()
     counts = run(name, work, here)
     seconds_here = time.perf_counter() - start

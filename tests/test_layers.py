@@ -14,7 +14,7 @@ LAYERS = [
     ["__version__", "errors", "machine"],
     ["compiled"],
     ["files", "settings", "metrics"],
-    ["sessions", "ranking", "results"],
+    ["sessions", "ranking", "results", "places"],
     ["dataset", "reasons", "filters", "recommendations", "events", "index", "fitting"],
     ["features"],
     ["recommender"],

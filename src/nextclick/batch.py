@@ -136,7 +136,7 @@ def _is_id(value: Any) -> bool:
 
 def _from_table(source: Path, columns: Mapping[str, str | None]) -> Iterator[Session]:
     from nextclick.prepare.engines import DuckDB
-    from nextclick.prepare.sources import find_source
+    from nextclick.prepare.finding import find_source
 
     found = find_source(source, columns)
     if found.columns.session is None:

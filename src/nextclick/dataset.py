@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextclick.errors import ArtifactError
+from nextclick.places import Url, cache_of, fetched, place
 from nextclick.sessions import Sessions, Vocabulary
 
 FORMAT = "nextclick-data"
@@ -31,7 +32,8 @@ class Dataset:
     bounds: tuple[int, int, int]  # sessions before: validation, test, the end
     known: tuple[int, int]  # items known to: train, train and validation
     info: Mapping[str, Any]
-    path: Path | None = None  # where it lies
+    path: Path | None = None  # where it lies, or what was fetched of it
+    elsewhere: Url | None = None  # where it was fetched from
 
     def __repr__(self) -> str:
         sizes = np.diff((0, *self.bounds)).tolist()
@@ -80,15 +82,35 @@ class Dataset:
         whole = {"file": "events.parquet", "clicks": len(self.sessions.items)}  # before there were shards
         return [(shard["file"], shard["clicks"]) for shard in self.info.get("shards", [whole])]
 
+    def shard(self, name: str) -> Path:
+        """Return the file of a shard, fetched first where the data lie elsewhere."""
+        assert self.path is not None
+        return self.path / name if self.elsewhere is None else fetched(self.elsewhere, name, self.path)
+
     @classmethod
-    def load(cls, path: str | Path, *, verify: bool = False) -> Dataset:
+    def load(cls, path: str | Path | Url, *, verify: bool = False) -> Dataset:
         """Open a prepared data set; its arrays are memory-mapped, so this takes milliseconds.
 
+        path: its folder, or the URL of one, whose arrays are fetched once, into NEXTCLICK_CACHE or
+        .cache/nextclick of the user's folder; its shards only when an engine reads them.
         verify: also read all arrays and compare them with their fingerprint, as the commands do.
         Raises ArtifactError when ``path`` is no data set of ours, is damaged, or is of a newer format.
         """
-        path = Path(path)
-        info = _read_info(path)
+        where = place(path)
+        if isinstance(where, Path):
+            return cls._checked(where, _read_info(where), verify)
+        here = cache_of(where, "prepare.json")
+        if here is None:
+            raise ArtifactError(
+                f"{where}: no prepared data here; make it with: nextclick prepare LOG --out {where}"
+            )
+        info = _read_info(here)
+        for name in info["arrays"]:
+            fetched(where, f"arrays/{name}", here)
+        return replace(cls._checked(here, info, verify), elsewhere=where)
+
+    @classmethod
+    def _checked(cls, path: Path, info: dict[str, Any], verify: bool) -> Dataset:
         try:
             return cls._opened(path, info, verify)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import tomllib
@@ -22,7 +23,8 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 # What tells a directory of ours: prepared data, its slices, a model, a simulated shop, a stream, a demo.
-_OURS = ("prepare.json", "slice-1", "manifest.json", "shop.json", "stream.json", "report.json")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+OURS = ("prepare.json", "slice-1", "manifest.json", "shop.json", "stream.json", "report.json")
 
 
 def check_new(target: Path, *, overwrite: bool = False) -> None:
@@ -31,7 +33,7 @@ def check_new(target: Path, *, overwrite: bool = False) -> None:
         if not overwrite:
             raise DataError(f"{target} exists already: choose another name, or allow it with --overwrite")
         if not target.is_dir() or (
-            any(target.iterdir()) and not any((target / name).exists() for name in _OURS)
+            any(target.iterdir()) and not any((target / name).exists() for name in OURS)
         ):
             raise DataError(f"{target} was not made by nextclick and is not overwritten: choose another name")
 
@@ -145,6 +147,11 @@ def directory_size(path: Path) -> int:
 @contextlib.contextmanager
 def _place(target: Path) -> Iterator[None]:
     """Turn every refusal to make something beside ``target`` into an error that names it and the remedy."""
+    if _URL.match(str(target)):  # a folder "s3:" would be made
+        raise DataError(
+            f"{target}: a URL, and this is written to folders of this machine only; write it to one, and "
+            "copy it from there"
+        )
     try:
         with room(target):
             yield

@@ -5,12 +5,30 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from nextclick.places import Url, place
+
+if TYPE_CHECKING:
+    _Type = click.ParamType[Path | Url]
+else:  # older versions of click do not say of what
+    _Type = click.ParamType
+
+
+class Place(_Type):
+    """A folder of this machine, or the URL of one elsewhere."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | Url:
+        return value if isinstance(value, Path | Url) else place(value)
+
 
 messages = Console(stderr=True, highlight=False)
 

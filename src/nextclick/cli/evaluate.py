@@ -11,12 +11,13 @@ import click
 from rich.console import Console
 
 from nextclick import artifact
-from nextclick.cli.console import messages, print_json, progress_bar
+from nextclick.cli.console import Place, messages, print_json, progress_bar
 from nextclick.cli.rules import bound_filter, rule_options
 from nextclick.dataset import Dataset
 from nextclick.errors import ConfigError
 from nextclick.features import Features
 from nextclick.files import write_json
+from nextclick.places import Url
 from nextclick.results import Report
 
 
@@ -40,7 +41,7 @@ def _candidates(ctx: click.Context, param: click.Parameter, value: str) -> int |
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=Place())
 @click.argument("model_dirs", nargs=-1, required=True, metavar="DIR...", type=click.Path(path_type=Path))
 @click.option(
     "--k",
@@ -109,7 +110,7 @@ def _candidates(ctx: click.Context, param: click.Parameter, value: str) -> int |
     help="Write the report as one HTML page.",
 )
 def evaluate(
-    data: Path,
+    data: Path | Url,
     model_dirs: tuple[Path, ...],
     ks: tuple[int, ...],
     protocol: Literal["next", "remaining"],

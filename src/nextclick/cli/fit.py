@@ -13,7 +13,7 @@ import click
 
 from nextclick import settings
 from nextclick.artifact import load
-from nextclick.cli.console import messages, print_for_programs, progress_bar
+from nextclick.cli.console import Place, messages, print_for_programs, progress_bar
 from nextclick.dataset import Dataset
 from nextclick.errors import ConfigError, DataError
 from nextclick.features import Features
@@ -21,13 +21,14 @@ from nextclick.files import check_new, directory_size
 from nextclick.fitting import NeighbourEngine
 from nextclick.large import ENGINES, open_engine
 from nextclick.models import MODELS, build, find, takes_generators
+from nextclick.places import Url
 from nextclick.recommender import Run
 from nextclick.settings import read_memory
 from nextclick.tuning import read_settings
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=Place())
 @click.argument("model")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory of the saved model.")
 @click.option(
@@ -86,7 +87,7 @@ from nextclick.tuning import read_settings
 @click.option("--memory", metavar="SIZE", help="What duckdb works in, such as 8GB.  [default: 60% of all]")
 @click.option("--overwrite", is_flag=True, help="Replace the model if it exists.")
 def fit(
-    data: Path,
+    data: Path | Url,
     model: str,
     out: Path,
     assignments: tuple[str, ...],

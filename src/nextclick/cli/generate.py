@@ -8,16 +8,16 @@ from pathlib import Path
 
 import click
 
-from nextclick.cli.console import messages, print_for_programs, progress_bar
+from nextclick.cli.console import Place, messages, print_for_programs, progress_bar
 from nextclick.clickstream import Shape, StreamConfig, fit_shape
 from nextclick.clickstream import generate as write_stream
 from nextclick.dataset import Dataset
-from nextclick.files import directory_size
+from nextclick.places import Url, listed
 
 
 @click.command()
 @click.option("--events", required=True, type=int, metavar="N", help="Clicks in all, such as 10_000_000.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the Parquet files.")
+@click.option("--out", required=True, type=Place(), help="Folder of the Parquet files, or its URL.")
 @click.option(
     "--shape",
     default="yoochoose64",
@@ -28,7 +28,7 @@ from nextclick.files import directory_size
 @click.option(
     "--like",
     metavar="DATA",
-    type=click.Path(path_type=Path),
+    type=Place(),
     help="Instead: the shape of prepared data, fitted to their training part.",
 )
 @click.option("--items", default=200_000, show_default=True, help="Items in the catalogue.")
@@ -43,9 +43,9 @@ from nextclick.files import directory_size
 @click.option("--overwrite", is_flag=True, help="Replace the folder if it exists.")
 def generate(
     events: int,
-    out: Path,
+    out: Path | Url,
     shape: str,
-    like: Path | None,
+    like: Path | Url | None,
     items: int,
     seed: int,
     follow: float | None,
@@ -82,12 +82,16 @@ def generate(
     messages.print(
         f"made {events:,} clicks in {seconds:.1f} s\nnext: nextclick prepare {out} --out data", soft_wrap=True
     )
+    sizes = (
+        [file.stat().st_size for file in out.iterdir()] if isinstance(out, Path)
+        else [file.bytes for file, _ in listed(out)]
+    )  # fmt: skip
     print_for_programs(
         {
             "path": str(out),
             "events": events,
-            "files": len(list(out.glob("*.parquet"))),
-            "bytes": directory_size(out),
+            "files": len(sizes) - 1,
+            "bytes": sum(sizes),
             "seconds": round(seconds, 3),
         }
     )

@@ -11,15 +11,16 @@ import click
 from rich.table import Table
 
 from nextclick import prepare as prepare_log
-from nextclick.cli.console import messages, print_for_programs
+from nextclick.cli.console import Place, messages, print_for_programs
 from nextclick.dataset import Dataset
+from nextclick.places import Url
 from nextclick.prepare.options import TIME_UNITS
 from nextclick.settings import read_memory
 
 
 @click.command()
 @click.argument("source", nargs=-1)
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory of the prepared data.")
+@click.option("--out", required=True, type=Place(), help="Directory of the prepared data, or its URL.")
 @click.option("--train", multiple=True, metavar="FILE", help="Training part of a log that is split already.")
 @click.option("--test", multiple=True, metavar="FILE", help="Test part of a log that is split already.")
 @click.option("--session", metavar="COLUMN", help="Column of session ids.")
@@ -79,7 +80,7 @@ from nextclick.settings import read_memory
 @click.option("--overwrite", is_flag=True, help="Replace the data if they exist.")
 def prepare(
     source: tuple[str, ...],
-    out: Path,
+    out: Path | Url,
     train: tuple[str, ...],
     test: tuple[str, ...],
     time_: str | None,
@@ -90,8 +91,9 @@ def prepare(
 ) -> None:
     """Turn a raw click log into sessions, split by time into train, validation and test.
 
-    SOURCE is CSV (commas, semicolons, tabs), Parquet, or either gzipped: files, folders or patterns. The
-    columns of well-known logs are recognised, others are named with --session (or --user), --item, --time.
+    SOURCE is CSV (commas, semicolons, tabs), Parquet, or either gzipped: files, folders, patterns or URLs.
+    The columns of well-known logs are recognised, others are named with --session (or --user), --item and
+    --time.
 
     \b
     Example:
@@ -99,6 +101,7 @@ def prepare(
       nextclick prepare events.csv --user visitorid --events view --holdout 7d --validation 7d --out data
       nextclick prepare --train train.parquet --test test.parquet --out data
       nextclick prepare clicks.csv --event event --target-event similar_click --out data
+      nextclick prepare s3://bucket/clicks --engine spark --out s3://bucket/data
     """
     begun = time.perf_counter()
     with messages.status("prepare") as status:
@@ -129,7 +132,7 @@ def prepare(
     print_for_programs({"slices": summaries} if slices else summaries[0])
 
 
-def _table(path: Path, steps: Sequence[Mapping[str, Any]]) -> Table:
+def _table(path: Path | Url, steps: Sequence[Mapping[str, Any]]) -> Table:
     """Return the counts after each step, and what the step dropped."""
     table = Table(title=str(path), title_justify="left", box=None, pad_edge=False)
     table.add_column("step")
@@ -160,7 +163,7 @@ def _parts(info: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _summary(path: Path, info: Mapping[str, Any]) -> dict[str, Any]:
+def _summary(path: Path | Url, info: Mapping[str, Any]) -> dict[str, Any]:
     """Return the result as plain values for other programs."""
     wanted = (
         *("name", "clock", "time_unit", "columns", "bad_rows"),

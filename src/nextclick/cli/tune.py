@@ -11,10 +11,11 @@ from rich.table import Table
 
 from nextclick import settings
 from nextclick.artifact import load
-from nextclick.cli.console import messages, print_for_programs, progress_bar
+from nextclick.cli.console import Place, messages, print_for_programs, progress_bar
 from nextclick.dataset import Dataset
 from nextclick.features import Features
 from nextclick.models import build, find
+from nextclick.places import Url
 from nextclick.tuning import Trial, Tuned, searched
 from nextclick.tuning import tune as search
 
@@ -22,7 +23,7 @@ SHOWN = 5  # trials in the table at the end
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=Place())
 @click.argument("model")
 @click.option("--trials", default=30, show_default=True, type=click.IntRange(min=1), help="How many in all.")
 @click.option(
@@ -63,7 +64,7 @@ SHOWN = 5  # trials in the table at the end
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the search.")
 def tune(
-    data: Path,
+    data: Path | Url,
     model: str,
     trials: int,
     assignments: tuple[str, ...],

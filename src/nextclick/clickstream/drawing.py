@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from nextclick import __version__
 from nextclick.clickstream.shape import Shape
 from nextclick.errors import ConfigError
-from nextclick.files import new_directory, write_json
+from nextclick.files import write_json
+from nextclick.places import Url, new_place, place
 from nextclick.recommender import Progress
 
 _DAY = 86_400_000  # milliseconds, as all times here
@@ -92,14 +93,15 @@ def _cumulative(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def generate(
     config: StreamConfig,
-    out: str | Path,
+    out: str | Path | Url,
     *,
     file_events: int = 5_000_000,
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> Path:
+) -> Path | Url:
     """Write a stream as Parquet files in a new folder, all of it or nothing; return the folder.
 
+    out: the folder, or the URL of one, to which it is sent through fsspec when it is complete.
     file_events: a file ends with the block of sessions in which it reaches so many clicks; the clicks do not
     depend on it.  progress: called with (clicks written, clicks in all).
     The files are part-00000.parquet and so on, with columns session_id, item_id and timestamp
@@ -108,8 +110,8 @@ def generate(
     """
     if file_events < 1:
         raise ConfigError(f"file_events={file_events}: expected at least 1 click in a file")
-    out = Path(out)
-    with new_directory(out, overwrite=overwrite) as aside:
+    target = place(out)
+    with new_place(target, overwrite=overwrite) as aside:
         waiting: list[dict[str, NDArray[Any]]] = []
         files = written = inside = 0
         for made in stream(config):
@@ -123,7 +125,7 @@ def generate(
                     progress(written, config.events)
         about = {"package_version": __version__, "files": files, "config": config.to_json()}
         write_json(aside / "stream.json", about)
-    return out
+    return target
 
 
 def _write(parts: list[dict[str, NDArray[Any]]], file: Path) -> None:

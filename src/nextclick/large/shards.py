@@ -21,7 +21,7 @@ def checked_shards(dataset: Dataset) -> list[Path]:
     files = []
     with duckdb.connect() as connection:
         for name, clicks in dataset.shards:
-            file = dataset.path / name
+            file = dataset.shard(name)
             if not file.is_file():
                 raise ArtifactError(f"{file}: this shard is missing; put it back, or prepare the data again")
             try:

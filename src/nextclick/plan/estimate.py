@@ -240,6 +240,8 @@ def _loaded(costs: UnitCosts, model: str, counts: Counts, base: float) -> float:
 
 
 def _faster(model: str, seconds: float, longest: float) -> str:
+    if find(model).fits_by_engine:
+        return "fit --engine spark on a cluster, or the latest sessions only (prepare --recent)"
     if issubclass(find(model), TrainedRecommender):
         workers = math.ceil(seconds / longest)
         return f"{workers:,} processes under torchrun, of a core each, if they shared it evenly, or GPUs"
@@ -247,6 +249,11 @@ def _faster(model: str, seconds: float, longest: float) -> str:
 
 
 def _smaller(model: str) -> str:
+    if find(model).fits_by_engine:
+        return (
+            "fit --engine duckdb, which spills to disk (or --engine spark, on a cluster), a larger machine, "
+            "or the latest sessions only (prepare --recent)"
+        )
     if "dim" in {*vars(find(model))} or hasattr(find(model), "hidden"):
         return "fewer items (prepare --min-support), narrower vectors (dim, hidden), or a larger machine"
     return "the latest sessions only (prepare --recent), fewer items (--min-support), or a larger machine"

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from nextclick import machine
 from nextclick.errors import DataError
-from nextclick.prepare.sources import Dialect, Source, literal, raw_sql, unreadable
+from nextclick.places import Url, file_system
+from nextclick.prepare.sources import Dialect, File, Source, literal, raw_sql, unreadable
 
 
 class Engine(Protocol):
@@ -58,8 +59,9 @@ class Engine(Protocol):
 class DuckDB:
     """DuckDB in memory, spilling to ``work``; it can read the sources and ``work`` and nothing else.
 
-    work: an existing folder, removed by the caller;  memory: bytes to work in, before it spills; 60% of
-    the machine's if not given.  Ctrl-C stops a running query.
+    work: an existing folder, removed by the caller;  readable: files of the sources, those elsewhere are read
+    through fsspec;  memory: bytes to work in, before it spills; 60% of the machine's if not given.  Ctrl-C
+    stops a running query.
     """
 
     dialect = Dialect(
@@ -70,10 +72,10 @@ class DuckDB:
         median=lambda value: f"quantile_disc({value}, 0.5)",
     )
 
-    def __init__(self, work: Path, readable: Sequence[Path] = (), memory: int | None = None) -> None:
+    def __init__(self, work: Path, readable: Sequence[File] = (), memory: int | None = None) -> None:
         self.work = work
         self.scanned: Sequence[Source] = ()
-        self.files: list[Path] = []  # that are read, to be named where one is damaged
+        self.files: list[File] = []  # that are read, to be named where one is damaged
         self.tables: set[str] = set()
         self.connection = duckdb.connect(
             config={
@@ -85,6 +87,8 @@ class DuckDB:
                 "autoload_known_extensions": False,
             }
         )
+        for files in {file_system(path)[0] for path in readable if isinstance(path, Url)}:
+            self.connection.register_filesystem(files)
         names = {name for path in readable for name in (str(path), literal(path))}
         allowed = ", ".join(_text(name) for name in sorted(names))
         for setting in (
@@ -216,7 +220,7 @@ def export(engine: DuckDB, tables: dict[str, Path]) -> None:
         engine.view(name, f"SELECT * FROM read_parquet({_text(f'{literal(folder)}/*.parquet')})")
 
 
-def _explained(error: BaseException, files: Sequence[Path], work: Path) -> BaseException:
+def _explained(error: BaseException, files: Sequence[File], work: Path) -> BaseException:
     """Return what to raise for an error of DuckDB: about the disk, the memory or the files."""
     text = str(error)
     if "No space left on device" in text or "ENOSPC" in text:
@@ -230,6 +234,8 @@ def _explained(error: BaseException, files: Sequence[Path], work: Path) -> BaseE
         )
     if str(work.parent) in text:
         return error
+    if isinstance(error, OSError):
+        return unreadable(together(files), error) if any(isinstance(file, Url) for file in files) else error
     damaged = (duckdb.IOException, duckdb.InvalidInputException, duckdb.ConversionException)
     # Damage inside Parquet is told by an error of no class of its own.
     if isinstance(error, damaged) or type(error) is duckdb.Error:
@@ -238,21 +244,27 @@ def _explained(error: BaseException, files: Sequence[Path], work: Path) -> BaseE
     return error
 
 
-def together(files: Sequence[Path]) -> Path | str:
+def together(files: Sequence[File]) -> File | str:
     """Return how to name files of which one is damaged, it is not known which: the file, or their folder."""
     if len(files) < 2:
         return files[0] if files else "the log"
-    return os.path.commonpath([file.absolute() for file in files])
+    if any(isinstance(file, Url) for file in files):
+        return f"{files[0]} and {len(files) - 1} more"
+    return os.path.commonpath([str(file.absolute()) for file in files])
 
 
 def _reader(source: Source) -> str:
     """Return the table function that reads the files, every value of text files as it is written."""
     files = ", ".join(_text(literal(file)) for file in source.files)
+    # As text, so that both engines read the same; else each has its own idea of what is a number or a date.
+    folders = f"hive_partitioning={bool(source.partitions)}, hive_types_autocast=false"
     if source.parquet:
-        return f"read_parquet([{files}])"
-    columns = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in source.kinds)
+        return f"read_parquet([{files}], {folders})"
+    inside = [name for name in source.kinds if name not in source.partitions]
+    columns = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in inside)
     return (
-        f"read_csv([{files}], auto_detect=false, columns={{{columns}}}, header={source.has_header}, "
+        f"read_csv([{files}], {folders}, auto_detect=false, columns={{{columns}}}, "
+        f"header={source.has_header}, "
         f"delim={_text(source.delimiter)}, quote='\"', escape='\"', comment='', strict_mode=true, "
         f"compression='{'gzip' if source.zipped else 'none'}', max_line_size=16777216, "
         "store_rejects=true, rejects_limit=0)"

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nextclick import __version__
 from nextclick.dataset import FORMAT, FORMAT_VERSION, Dataset
 from nextclick.errors import ConfigError
-from nextclick.files import new_directory, write_json
+from nextclick.files import write_json
+from nextclick.places import Url, new_place, place
 from nextclick.prepare.cleaning import Progress, Record, Run
 from nextclick.prepare.engines import DuckDB, Engine
+from nextclick.prepare.finding import find_source
 from nextclick.prepare.layouts import ROLES
 from nextclick.prepare.options import PrepareOptions
-from nextclick.prepare.sources import Source, find_source
+from nextclick.prepare.sources import Source, size_of
 from nextclick.prepare.splitting import pieces
 from nextclick.prepare.writing import SHARD_CLICKS, Delivered, write_dataset
 
@@ -26,7 +28,7 @@ _TIES = 0.05
 def prepare(
     source: Paths | None = None,
     *,
-    out: str | Path,
+    out: str | Path | Url,
     train: Paths | None = None,
     test: Paths | None = None,
     session: str | None = None,
@@ -58,8 +60,9 @@ def prepare(
 ) -> Dataset:
     """Turn a raw click log into a prepared data set on disk, and open it.
 
-    source: files, folders or patterns of CSV, TSV or Parquet, gzip too; or ``train`` and ``test`` for
-    logs that are split already.  out: the new folder.  progress: called with the name of each step as
+    source: files, folders or patterns of CSV, TSV or Parquet, gzip too, or URLs of them, which DuckDB reads
+    through fsspec and Spark by itself; or ``train`` and ``test`` for logs that are split already.  out: the
+    new folder, or the URL of one, written through fsspec.  progress: called with the name of each step as
     it begins.  memory: bytes that DuckDB works in before it uses temporary files, 60% of the machine's if not
     given.  shard_clicks: clicks in one Parquet file of the result, about.  session, item, time, event, user,
     order: columns, where they are not recognised.  The other arguments are the fields of ``PrepareOptions``,
@@ -109,14 +112,15 @@ def prepare(
     )
     if shard_clicks < 1:
         raise ConfigError(f"shard_clicks={shard_clicks}: expected at least 1 click in a file")
-    out = Path(out)
-    with new_directory(out, overwrite=overwrite) as aside:
+    target = place(out)
+    with new_place(target, overwrite=overwrite) as aside:
         given = {role: getattr(chosen, role) for role in ROLES}
         logs = [(source, 0)] if source is not None else [(train, 0), (test, 1)]
-        sources = [find_source(paths, given, part) for paths, part in logs if paths is not None]
+        named = [(paths, part) for paths, part in logs if paths is not None]
         work = aside / ".work"
         work.mkdir()
-        with _engine(chosen, work, sources, memory) as opened:
+        opened, sources = _opened(chosen, work, named, given, memory)
+        with opened:
             run = Run(opened, sources, chosen, progress or (lambda _: None))
             run.read()
             run.cut_sessions()
@@ -125,18 +129,36 @@ def prepare(
             for folder, record, made in pieces(run):
                 finished = opened.deliver([made.sessions, made.items, made.clicks])
                 info = write_dataset(finished, made, aside / folder, shard_clicks)
-                name = f"{out.name}/{folder}" if folder else out.name
+                name = f"{target.name}/{folder}" if folder else target.name
                 write_json(aside / folder / "prepare.json", _described(run, name, record, made, info))
         shutil.rmtree(work)
-    return Dataset.load(out / "slice-1" if chosen.slices else out)
+    return Dataset.load(target / "slice-1" if chosen.slices else target)
 
 
-def _engine(options: PrepareOptions, work: Path, sources: Sequence[Source], memory: int | None) -> Engine:
+def _opened(
+    options: PrepareOptions, work: Path, logs: Sequence[tuple[Paths, int]],
+    given: Mapping[str, str | None], memory: int | None,
+) -> tuple[Engine, list[Source]]:  # fmt: skip
+    """Return the engine, to be closed by the caller, and what it reads; Spark finds URLs by itself."""
+    if options.engine == "spark" and any(_is_elsewhere(paths) for paths, _ in logs):
+        from nextclick.prepare.spark import Spark
+
+        spark = Spark(work)
+        try:
+            return spark, [find_source(paths, given, part, spark) for paths, part in logs]
+        except BaseException:
+            spark.__exit__()
+            raise
+    sources = [find_source(paths, given, part) for paths, part in logs]
     if options.engine == "spark":
         from nextclick.prepare.spark import Spark
 
-        return Spark(work)
-    return DuckDB(work, [file for source in sources for file in source.files], memory)
+        return Spark(work), sources
+    return DuckDB(work, [file for source in sources for file in source.files], memory), sources
+
+
+def _is_elsewhere(paths: Paths) -> bool:
+    return any(isinstance(place(path), Url) for path in ([paths] if isinstance(paths, str | Path) else paths))
 
 
 def _described(run: Run, name: str, record: Record, made: Delivered, info: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +170,7 @@ def _described(run: Run, name: str, record: Record, made: Delivered, info: dict[
         "package_version": __version__,
         "name": name,
         "sources": [
-            {"file": file.as_posix(), "bytes": file.stat().st_size, "part": part}
+            {"file": file.as_posix(), "bytes": size_of(file), "part": part}
             for source, part in zip(
                 run.sources, ("train", "test") if run.options.ready else ("log",), strict=True
             )

@@ -1,4 +1,4 @@
-"""Finding the files of a click log and turning their columns into one view, in either engine's words.
+"""The columns of a click log as one view, in either engine's words.
 
 The view is called ``log`` and has the columns part (0 train or whole log, 1 test), session and item
 (text or bigint, NULL where missing), time (bigint; NULL where unreadable, -1 where impossible),
@@ -7,36 +7,29 @@ written (text: the time as it stands in the file), and where used ord (bigint) a
 
 from __future__ import annotations
 
-import csv
-import glob
-import gzip
-import itertools
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import duckdb
 
 from nextclick.errors import DataError
-from nextclick.prepare.layouts import Columns, choose_columns, header_of
+from nextclick.places import Url
+from nextclick.prepare.layouts import Columns
 
-DATA_NAMES = (".csv", ".tsv", ".txt", ".dat", ".parquet", ".pq")
 CLOCK_FROM, CLOCK_TO = 631_152_000, 4_102_444_800  # seconds: 1990-01-01 and 2100-01-01, UTC
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
-_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
+File = Path | Url
 
 
 @dataclass(frozen=True)
 class Source:
     """Files of one kind with the same columns.
 
-    kinds: column -> "integer", "float", "text", "instant" or a type that cannot be used.
+    kinds: column -> "integer", "float", "text", "instant" or a type that cannot be used.  partitions: the
+    last of these columns, whose values are not in the files but in the names of their folders (day=7).
     """
 
-    files: tuple[Path, ...]
+    files: tuple[File, ...]
     parquet: bool
     kinds: Mapping[str, str]
     columns: Columns
@@ -44,6 +37,7 @@ class Source:
     has_header: bool = True
     zipped: bool = False
     part: int = 0
+    partitions: tuple[str, ...] = ()
 
     def kind(self, role: str) -> str | None:
         """Return the kind of a role's values, or None where the role is not used."""
@@ -58,46 +52,6 @@ class Dialect:
     quote: Callable[[str], str]
     micros: Callable[[str, bool], str]  # expression, is it text? -> microseconds since 1970
     median: Callable[[str], str]
-
-
-def find_source(
-    paths: str | Path | Sequence[str | Path], given: Mapping[str, str | None], part: int = 0
-) -> Source:
-    """Find the files of a log, look at their columns, and give each role a column.
-
-    paths: files, folders or glob patterns.  Raises DataError when there is none, when they cannot be
-    read or differ in columns, and when a role has no column or one of an unusable type.
-    """
-    files = tuple(_files(paths))
-    if empty := [file for file in files if file.stat().st_size == 0]:
-        raise DataError(f"{empty[0]}: the file is empty; leave it out, or export the log again")
-    parquet = [_is_parquet(file) for file in files]
-    if len(set(parquet)) > 1:
-        raise DataError(
-            f"{files[0].parent}: holds Parquet and text files; give files of one kind, for example "
-            f"'{files[0].parent}/*{files[0].suffix}'"
-        )
-    looks = [_look_parquet(file) if parquet[0] else _look_text(file) for file in files]
-    for file, look in zip(files[1:], looks[1:], strict=True):
-        if _described(look) != _described(looks[0]):
-            raise DataError(
-                f"{file}: its columns are not those of {files[0].name}\n"
-                f"  {file.name}: {_described(look)}\n  {files[0].name}: {_described(looks[0])}\n"
-                "  prepare them apart, or give only the files of one log"
-            )
-    kinds, delimiter, has_header, zipped = looks[0]
-    where = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
-    columns = choose_columns(list(kinds), given, where)
-    source = Source(files, parquet[0], kinds, columns, delimiter, has_header, zipped, part)
-    for role, names in columns.of_role().items():
-        kind = source.kind(role)
-        usable = {"time": ("integer", "float", "text", "instant"), "event": ("integer", "text")}
-        if kind not in usable.get(role, ("integer", "float", "text")):
-            raise DataError(
-                f"{where}: the {role} column {names[0]!r} is of type {kind}, which cannot be used; "
-                "store it as integer or text"
-            )
-    return source
 
 
 def raw_sql(source: Source, table: str, dialect: Dialect) -> str:
@@ -207,119 +161,17 @@ def _number_sql(name: str, kind: str, unit: str) -> str:
     return _within(number, low, high, micros)
 
 
-def _files(paths: str | Path | Sequence[str | Path]) -> Iterator[Path]:
-    """Yield the files that paths, folders and patterns name, each once, in the order of their names."""
-    seen: set[Path] = set()
-    for path in [paths] if isinstance(paths, str | Path) else paths:
-        for file in _expand(Path(path)):
-            if file not in seen:
-                seen.add(file)
-                yield file
+def size_of(file: File) -> int:
+    """Return the bytes of a file of a log."""
+    return file.bytes if isinstance(file, Url) else file.stat().st_size
 
 
-def _expand(path: Path) -> list[Path]:
-    if path.is_dir():
-        inside = (file for file in path.rglob("*") if file.is_file())
-        hidden = (".", "_")  # as Spark names its markers
-        files = [
-            file
-            for file in inside
-            if file.name.removesuffix(".gz").lower().endswith(DATA_NAMES)
-            and not any(part.startswith(hidden) for part in file.relative_to(path).parts)
-        ]
-        if not files:
-            raise DataError(
-                f"{path}: no click log in this folder; looked for {', '.join(DATA_NAMES)} and .gz"
-            )
-        return sorted(files)
-    if path.exists():
-        return [path]
-    matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
-    if not matches:
-        raise DataError(f"{path}: no such file or folder; check the path")
-    return list(itertools.chain.from_iterable(_expand(match) for match in matches))
-
-
-def _is_parquet(file: Path) -> bool:
-    with _readable(file), file.open("rb") as stream:
-        return stream.read(4) == b"PAR1" or file.name.endswith((".parquet", ".pq"))
-
-
-Look = tuple[dict[str, str], str, bool, bool]  # kinds, delimiter ("": Parquet), has a header, is zipped
-
-
-def _described(look: Look) -> str:
-    named = ", ".join(f"{name} ({kind})" for name, kind in look[0].items())
-    return named + f", separated by {look[1]!r}" * bool(look[1]) + ", gzip" * look[3]
-
-
-def _look_parquet(file: Path) -> Look:
-    with duckdb.connect() as connection:
-        try:
-            rows = connection.execute("DESCRIBE SELECT * FROM read_parquet(?)", [literal(file)]).fetchall()
-        except duckdb.Error as error:
-            raise unreadable(file, error) from error
-    return {name: _kind(kind) for name, kind, *_ in rows}, "", True, False
-
-
-def _kind(duckdb_type: str) -> str:
-    if duckdb_type in _INTEGERS or duckdb_type == "HUGEINT":
-        return "integer"
-    if duckdb_type in ("FLOAT", "DOUBLE") or duckdb_type.startswith("DECIMAL"):
-        return "float"
-    if duckdb_type.startswith(("TIMESTAMP", "DATE")):
-        return "instant"
-    return "text" if duckdb_type == "VARCHAR" else duckdb_type
-
-
-def _look_text(file: Path) -> Look:
-    """Read the first row of a text file; the separator is the commonest of comma, semicolon, tab and |."""
-    with _readable(file):
-        with file.open("rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-        if zipped and duckdb.__version__.startswith("1."):
-            # DuckDB before 2.0 takes a gzip file that is cut off for one that has ended.
-            with gzip.open(file, "rb") as unpacked:
-                while unpacked.read(1 << 22):
-                    pass
-        opened = gzip.open if zipped else open
-        # Only the first row has to be UTF-8 here: lines further down are counted if they are not.
-        with opened(file, "rt", encoding="utf-8-sig", errors="replace", newline="") as stream:
-            first_line = stream.readline(1_000_000)
-            delimiter = max(",;\t|", key=first_line.count)
-            stream.seek(0)
-            rows: Iterable[list[str]] = csv.reader(stream, delimiter=delimiter)
-            first = next(iter(rows), [])
-    if "\ufffd" in first_line or "\0" in first_line:
-        raise DataError(f"{file}: not UTF-8 text; convert it, e.g. with iconv -t UTF-8")
-    if len(first) < 2:
-        raise DataError(
-            f"{file}: no columns found in its first line {first_line.strip()[:80]!r}; "
-            "they are to be separated by commas, semicolons, tabs or |"
-        )
-    names, has_header = header_of(first)
-    return dict.fromkeys(names, "text"), delimiter, has_header, zipped
-
-
-class _readable:
-    """Turn what goes wrong while a file is opened or read into a DataError that names it."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError | EOFError | csv.Error | zlib.error):
-            raise unreadable(self.file, error) from error
-
-
-def literal(file: Path) -> str:
+def literal(file: File) -> str:
     """Return a file's path as DuckDB takes it, where *, ? and [ in its name stand for themselves."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(file))
 
 
-def unreadable(file: Path | str, error: BaseException) -> DataError:
+def unreadable(file: File | str, error: BaseException) -> DataError:
     """Return the error for a file that is damaged, truncated or not what its name says."""
     reason = str(error).strip().split("\n")[0]
     return DataError(f"{file}: cannot be read, it may be damaged or incomplete: {reason}")

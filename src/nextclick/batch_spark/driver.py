@@ -1,64 +1,48 @@
-"""Recommendations for sessions without number, on Apache Spark: Parquet by partition, which can be resumed.
-
-A session belongs to the partition that its id hashes to, whatever the cluster. A worker opens the model once,
-answers a partition and gives its file the final name when it is complete; so what lies there is complete,
-and a run that was ended in whatever way is taken up again by the same command, which answers the partitions
-that are missing. The model, rules and the folder of the lists are opened by their paths on every worker.
-"""
+"""The driver: what is missing, what every machine is sent, and what went wrong there."""
 
 from __future__ import annotations
 
 import functools
 import importlib
-import itertools
 import json
 import re
 import shutil
+import tarfile
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nextclick import artifact
-from nextclick.batch import JSON_LINES, Counts, session_of_line
+from nextclick.batch import JSON_LINES, Counts
+from nextclick.batch_spark.worker import (
+    COUNTS,
+    SENT,
+    Job,
+    Part,
+    answer,
+    file_name,
+    opened,
+    read_lines,
+    sent_name,
+)
 from nextclick.errors import ConfigError, DataError, MissingExtraError
 from nextclick.files import alone, sha256, write_json
-
-if TYPE_CHECKING:
-    from nextclick.filters import Filter
-    from nextclick.recommender import Recommender
+from nextclick.places import Url, place
+from nextclick.prepare.spark import located, lost
 
 FORMAT = "nextclick-lists"
 FORMAT_VERSION = 1
 ABOUT = "_batch.json"
-_COUNTS = b"nextclick.counts"
-_BATCH = 2048  # sessions answered together
 _LOOK = 0.5  # seconds between two looks at how many partitions are complete
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every worker has to know: how to open the model, what to recommend, and where to write.
-
-    Paths are text, as they go to other processes.
-    """
-
-    model: str
-    out: str
-    k: int = 20
-    exclude_seen: bool = False
-    features: str | None = None
-    rules: str | None = None
-    items: str | None = None
-    items_id: str | None = None
 
 
 def recommend_on_spark(
     job: Job,
-    source: Path,
+    source: str | Path | Url,
     *,
     columns: Mapping[str, str | None] | None = None,
     partitions: int = 64,
@@ -66,8 +50,9 @@ def recommend_on_spark(
 ) -> Counts:
     """Answer every session of ``source`` and write the lists to ``part-00000.parquet`` ... in ``job.out``.
 
-    source: JSON lines, each with its session id, or a table of clicks that ``prepare`` reads; files,
-    columns as for ``batch.recommend_file``, whose lists these are. Paths are to be reachable by every worker.
+    source: JSON lines, each with its session id, or a table of clicks that ``prepare`` reads, which every
+    worker reaches, or the URL of one that Spark opens;  columns: as for ``batch.recommend_file``, whose lists
+    these are.
     A row has session (text), items (integers or text, as the model's ids), scores (float64), unknown (text),
     fallback and reason.  partitions: files;  progress: called with partitions complete, and of all.
     Raises DataError for an unreadable source, where ``out`` was begun with something else, where a worker was
@@ -75,12 +60,12 @@ def recommend_on_spark(
     """
     from nextclick.prepare.spark import Spark
 
-    out = Path(job.out)
+    out, source = Path(job.out), place(source)
     if partitions < 1:
         raise ConfigError(f"partitions={partitions}: expected at least 1")
     if out.suffix in (*JSON_LINES, ".csv") or out.is_file():
         raise ConfigError(f"{out}: --engine spark writes a folder of Parquet files; name a folder")
-    if not source.exists():
+    if isinstance(source, Path) and not source.exists():
         raise DataError(f"{source}: no such file or folder; check the path")
     _needs_arrow()
     opened(job)  # what cannot be opened is said before Spark is started
@@ -93,12 +78,13 @@ def recommend_on_spark(
             try:
                 with Spark(work) as spark:
                     sessions = _sessions(spark, source, columns or {}, partitions)
-                    _run(spark, job, sessions, missing, lambda done: tell(partitions - len(missing) + done,
-                         partitions))  # fmt: skip
+                    sent = _sent(spark, job, work)
+                    _run(spark, job, sent, sessions, missing, lambda done: tell(
+                         partitions - len(missing) + done, partitions))  # fmt: skip
             finally:
                 shutil.rmtree(work, ignore_errors=True)
             for part in _missing(out, partitions):  # those that no session hashes to
-                _Part(job, part).close()
+                Part(job, part).close()
         counts = _counted(out, partitions)
     if counts.sessions == 0:
         raise DataError(f"{source}: holds no session; export it again")
@@ -108,7 +94,7 @@ def recommend_on_spark(
 # -- what is there already
 
 
-def _begun(job: Job, source: Path, columns: Mapping[str, str | None], partitions: int) -> list[int]:
+def _begun(job: Job, source: Path | Url, columns: Mapping[str, str | None], partitions: int) -> list[int]:
     """Return the partitions that are missing; leave no half ones. Raises DataError as above."""
     out, about = Path(job.out), _about(job, source, columns, partitions)
     others = [file for file in out.iterdir() if file.name != ".lock"]
@@ -131,9 +117,14 @@ def _begun(job: Job, source: Path, columns: Mapping[str, str | None], partitions
     return _missing(out, partitions)
 
 
-def _about(job: Job, source: Path, columns: Mapping[str, str | None], partitions: int) -> dict[str, Any]:
-    files = sorted(file for file in source.rglob("*") if file.is_file()) if source.is_dir() else [source]
-    stats = [(str(file), file.stat()) for file in files]
+def _about(
+    job: Job, source: Path | Url, columns: Mapping[str, str | None], partitions: int
+) -> dict[str, Any]:
+    if isinstance(source, Path):
+        files = sorted(file for file in source.rglob("*") if file.is_file()) if source.is_dir() else [source]
+        stats = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    else:
+        stats = [[str(source)]]  # what lies there is not looked at before Spark is started
     manifest = artifact.read_manifest(Path(job.model))
     return {
         "format": FORMAT,
@@ -143,18 +134,14 @@ def _about(job: Job, source: Path, columns: Mapping[str, str | None], partitions
         "exclude_seen": job.exclude_seen,
         "features": job.features,
         "rules": [None if file is None else sha256(Path(file)) for file in (job.rules, job.items)],
-        "sessions": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats],
+        "sessions": stats,
         "columns": {role: name for role, name in sorted(columns.items()) if name is not None},
         "partitions": partitions,
     }
 
 
 def _missing(out: Path, partitions: int) -> list[int]:
-    return [part for part in range(partitions) if not (out / _name(part)).exists()]
-
-
-def _name(part: int) -> str:
-    return f"part-{part:05}.parquet"
+    return [part for part in range(partitions) if not (out / file_name(part)).exists()]
 
 
 def _counted(out: Path, partitions: int) -> Counts:
@@ -164,9 +151,9 @@ def _counted(out: Path, partitions: int) -> Counts:
 
     sums = dict.fromkeys((field.name for field in fields(Counts)), 0)
     for part in range(partitions):
-        file = out / _name(part)
+        file = out / file_name(part)
         try:
-            found = json.loads(read_metadata(file).metadata[_COUNTS])
+            found = json.loads(read_metadata(file).metadata[COUNTS])
             sums = {name: sums[name] + int(found[name]) for name in sums}
         except (ArrowException, OSError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{file}: damaged ({error}); remove it and run the same command again") from error
@@ -176,17 +163,32 @@ def _counted(out: Path, partitions: int) -> Counts:
 # -- on the driver
 
 
-def _sessions(spark: Any, source: Path, columns: Mapping[str, str | None], partitions: int) -> Any:
+def _sent(spark: Any, job: Job, work: Path) -> str:
+    """Pack what the job opens and send it to every machine; return the name of its folder there.
+
+    Spark sends the archive once to a machine, not to each of its workers, and unpacks it there.
+    """
+    name = f"nextclick-{uuid.uuid4().hex}"
+    packed = work / f"{name}.tar"
+    with tarfile.open(packed, "w", dereference=True) as archive:
+        for of in SENT:
+            if (path := getattr(job, of)) is not None:
+                archive.add(path, arcname=sent_name(of, path))
+    spark.session.sparkContext.addArchive(f"{packed}#{name}")
+    return name
+
+
+def _sessions(spark: Any, source: Path | Url, columns: Mapping[str, str | None], partitions: int) -> Any:
     """Return all sessions as rows (part, session, items), the items oldest first."""
     if source.suffix in JSON_LINES:
-        lines = spark.session.read.text(str(source.absolute()))
-        read = functools.partial(_read_lines, source=str(source))
+        lines = spark.session.read.text(located(source))
+        read = functools.partial(read_lines, source=str(source))
         rows = lines.mapInArrow(read, "session STRING, items ARRAY<STRING>")
         rows.createOrReplaceTempView("sessions_read")
     else:
-        from nextclick.prepare.sources import find_source
+        from nextclick.prepare.finding import find_source
 
-        found = find_source(source, columns)
+        found = find_source(str(source), columns, store=spark)
         if found.columns.session is None:
             raise DataError(
                 f"{source}: it names users and no sessions; name the column of sessions with --session"
@@ -207,7 +209,9 @@ def _sessions(spark: Any, source: Path, columns: Mapping[str, str | None], parti
     return spark.session.sql(f"SELECT {part}, session, items FROM sessions_read")
 
 
-def _run(spark: Any, job: Job, sessions: Any, missing: list[int], tell: Callable[[int], None]) -> None:
+def _run(
+    spark: Any, job: Job, sent: str, sessions: Any, missing: list[int], tell: Callable[[int], None]
+) -> None:
     """Answer the partitions that are missing, in as many tasks."""
     from py4j.protocol import Py4JError  # type: ignore[import-untyped]
     from pyspark.errors import PySparkException
@@ -217,12 +221,12 @@ def _run(spark: Any, job: Job, sessions: Any, missing: list[int], tell: Callable
         sessions.where(functions.col("part").isin(missing))
         .repartitionByRange(len(missing), "part")
         .sortWithinPartitions("part", "session", "items")
-        .mapInArrow(functools.partial(_answer, job=job), "part INT, sessions BIGINT")
+        .mapInArrow(functools.partial(answer, job=job, sent=sent), "part INT, sessions BIGINT")
     )
     out = Path(job.out)
 
     def done() -> int:
-        return sum((out / _name(part)).exists() for part in missing)
+        return sum((out / file_name(part)).exists() for part in missing)
 
     with ThreadPoolExecutor(1) as pool:
         running: Future[Any] = pool.submit(rows.collect)
@@ -249,122 +253,12 @@ def _explained(error: Exception, out: Path, done: int, asked: int) -> DataError:
         return DataError(f"{out}: the disk is full; make room. {again}")
     if "No module named 'nextclick'" in text:
         return DataError("nextclick is not installed on every worker: install it there. " + again)
-    lost = re.search(
-        r"Python worker exited unexpectedly[^\n]*|ExecutorLostFailure[^\n]*|Connection refused|"
-        r"Answer from Java side is empty|An error occurred while trying to connect[^\n]*",
-        text,
-    )
-    if lost or isinstance(error, OSError):
-        why = lost[0].strip() if lost else text.splitlines()[0]
+    if why := lost(error):
         return DataError(
             f"{out}: a worker was lost ({why}), most likely for want of memory or ended by somebody. {again}"
         )
     first = next((line.strip() for line in text.splitlines() if line.strip()), repr(error))
     return DataError(f"{out}: Spark failed ({first}). {again}")
-
-
-# -- on the workers
-
-
-@functools.lru_cache(maxsize=1)
-def opened(job: Job) -> tuple[Recommender, Filter | None]:
-    """Return the model and the rules of a job, read once in a process."""
-    from nextclick.features import Features
-    from nextclick.filters import ItemTable, Rules
-
-    model = artifact.load(Path(job.model))
-    if job.features is not None:
-        model = model.with_items(Features.load(Path(job.features)))
-    if job.rules is None:
-        return model, None
-    rules, items = Rules.read(Path(job.rules)), None
-    if job.items is not None:
-        items = ItemTable.read(Path(job.items), id_column=job.items_id, columns=rules.attributes)
-    return model, rules.bind(items, model.vocabulary)
-
-
-def _read_lines(batches: Iterator[Any], source: str) -> Iterator[Any]:
-    import pyarrow as pa
-
-    schema = pa.schema([("session", pa.string()), ("items", pa.list_(pa.string()))])
-    for batch in batches:
-        rows = []
-        for line in batch.column(0).to_pylist():
-            if not line.strip():
-                continue
-            session, items = session_of_line(line, f"{source}: {line[:100]}", None)
-            rows.append({"session": str(session), "items": [str(item) for item in items]})
-        yield pa.RecordBatch.from_pylist(rows, schema)
-
-
-def _answer(batches: Iterator[Any], job: Job) -> Iterator[Any]:
-    """Answer the sessions of one or several partitions, one after the other in the rows."""
-    import pyarrow as pa
-
-    rows = (row for batch in batches for row in batch.to_pylist())
-    for number, of_part in itertools.groupby(rows, key=lambda row: row["part"]):
-        part = _Part(job, number)
-        try:
-            while some := list(itertools.islice(of_part, _BATCH)):
-                part.add(some)
-            part.close()
-        finally:
-            part.abandon()
-        yield pa.RecordBatch.from_pydict(
-            {"part": pa.array([number], pa.int32()), "sessions": pa.array([part.counts["sessions"]])}
-        )
-
-
-class _Part:
-    """The file of one partition while it is written: under another name until it is complete."""
-
-    def __init__(self, job: Job, number: int) -> None:
-        import pyarrow as pa
-        from pyarrow.parquet import ParquetWriter
-
-        self.job = job
-        self.model, self.filter = opened(job)
-        own_id = pa.int64() if isinstance(self.model.vocabulary.id_of(0), int) else pa.string()
-        self.schema = pa.schema([
-            ("session", pa.string()), ("items", pa.list_(own_id)), ("scores", pa.list_(pa.float64())),
-            ("unknown", pa.list_(pa.string())), ("fallback", pa.bool_()), ("reason", pa.string()),
-        ])  # fmt: skip
-        self.file = Path(job.out) / _name(number)
-        self.aside = self.file.with_name(f".{self.file.name}.{uuid.uuid4().hex}")
-        self.counts = asdict(Counts(0, 0, 0))
-        self.writer: Any = ParquetWriter(self.aside, self.schema, compression="zstd")
-
-    def add(self, rows: list[dict[str, Any]]) -> None:
-        """Answer sessions and write their lists."""
-        import pyarrow as pa
-
-        answers = self.model.recommend_many(
-            [row["items"] for row in rows], self.job.k, exclude_seen=self.job.exclude_seen, filter=self.filter
-        )
-        lists = []
-        for row, answer in zip(rows, answers, strict=True):
-            lists.append({
-                "session": row["session"],
-                "items": [item for item, _ in answer], "scores": [score for _, score in answer],
-                "unknown": [str(item) for item in answer.unknown],
-                "fallback": answer.fallback, "reason": answer.reason,
-            })  # fmt: skip
-            self.counts["sessions"] += 1
-            self.counts["fallbacks"] += answer.fallback
-            self.counts["unknown_items"] += len(answer.unknown)
-            self.counts["shortened"] += answer.reason is not None
-        self.writer.write_table(pa.Table.from_pylist(lists, self.schema))
-
-    def close(self) -> None:
-        """Complete the file and give it its name."""
-        self.writer.add_key_value_metadata({_COUNTS: json.dumps(self.counts)})
-        self.writer.close()
-        self.aside.replace(self.file)
-
-    def abandon(self) -> None:
-        """Remove what is not complete; nothing after ``close``."""
-        self.writer.close()
-        self.aside.unlink(missing_ok=True)
 
 
 def _needs_arrow() -> None:
