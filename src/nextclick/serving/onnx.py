@@ -160,23 +160,6 @@ def export(path: Path) -> dict[str, Any]:
 
 def _write_graph(model: NeuralRecommender, file: Path) -> None:
     import torch
-    from torch import Tensor, nn
-
-    network = model.network.train(False)
-
-    class Answers(nn.Module):
-        """Scores of all items after the last of each row's clicks."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-            self.register_buffer("table", network.table().detach().T.contiguous())
-
-        def forward(self, clicks: Tensor, lengths: Tensor) -> Tensor:
-            mask = torch.arange(clicks.shape[1])[None] < lengths[:, None]
-            vectors = self.network.at(clicks, mask, lengths - 1)
-            scores = vectors @ self.table
-            return scores if self.network.bias is None else scores + self.network.bias[:, 0]
 
     clicks, lengths = torch.zeros(3, 5, dtype=torch.int64), torch.tensor([5, 2, 1])
     sizes = {
@@ -189,7 +172,7 @@ def _write_graph(model: NeuralRecommender, file: Path) -> None:
         warnings.simplefilter("ignore")  # of the exporter about itself and about packages that are not needed
         exporter.setLevel(logging.ERROR)
         torch.onnx.export(
-            Answers().train(False), (clicks, lengths), file, input_names=["clicks", "lengths"],
+            model.answering(), (clicks, lengths), file, input_names=["clicks", "lengths"],
             output_names=["scores"], dynamic_shapes=sizes, dynamo=True, external_data=False, verbose=False,
         )  # fmt: skip
     exporter.setLevel(level)
