@@ -20,7 +20,6 @@ from nextclick.recommender import Recommender
 from prnn_grid import SETTINGS, WORK, kept, shop
 
 EPOCHS = 4
-SCALE = 1.0  # of the features: on earlier days new items were found more often than at the default of 10
 
 
 def main() -> None:
@@ -33,7 +32,7 @@ def main() -> None:
         return build_features(items, text_columns=["title", "description"], pictures=pictures)
 
     features = kept(WORK / "shop-both", made)
-    model = build("prnn", {**SETTINGS, "epochs": EPOCHS, "scale": SCALE}).fit(data.full, features=features)
+    model = build("prnn", {**SETTINGS, "epochs": EPOCHS}).fit(data.full, features=features)
     wider = model.with_items(features)
     rows = {name: measured(of, model.n_items, data) for name, of in (("known", model), ("new too", wider))}
     category = dict(zip(items.ids.tolist(), items.texts("category")[0].tolist(), strict=True))
@@ -42,7 +41,7 @@ def main() -> None:
     new = [data.vocabulary.id_of(code) for code in targets.tolist() if code >= model.n_items]
     chance = float(np.mean([min(1.0, 20 / sizes[category[item]]) for item in new]))
     write("prnn_cold", {
-        "settings": {**SETTINGS, "epochs": EPOCHS, "scale": SCALE}, "clicks": len(targets),
+        "settings": {**SETTINGS, "epochs": EPOCHS}, "clicks": len(targets),
         "clicks_on_new_items": len(new),
         "new_items": wider.n_items - model.n_items, "rows": rows,
         "random_within_category": round(chance, 4),

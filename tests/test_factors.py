@@ -281,3 +281,18 @@ def test_with_one_item_there_is_nothing_to_draw(model: type) -> None:
     fitted = model().fit(Sessions.from_lists([["a", "a"], ["a"]]))
     assert [recommended.item for recommended in fitted.recommend(["a"], 3)] == ["a"]
     assert fitted.facts["epochs"][0]["loss"] == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "rows"), [(BPRMF, {}, 20), (FPMC, {}, 40), (BPRMF, {"sessions": "own"}, 20 + 60)]
+)
+def test_too_large_for_the_memory_is_refused_with_the_sum(
+    model: type, values: dict[str, Any], rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions, weights = chain(20, 60, noise=0.3, seed=1), rows * 7
+    fitted = model(dim=7, epochs=1, **values)
+    monkeypatch.setattr("nextclick.machine.available_memory", lambda: 4 * weights * 2)
+    fitted.fit(sessions)
+    monkeypatch.setattr("nextclick.machine.available_memory", lambda: 4 * weights * 2 - 1)
+    with pytest.raises(DataError, match=rf"{weights} weights for 20 items; {weights} x 4 bytes x 2 copies"):
+        fitted.fit(sessions)

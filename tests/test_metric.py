@@ -174,6 +174,19 @@ def test_a_prefix_is_encoded_alike_alone_and_in_a_padded_batch(kind: Any) -> Non
         for end in range(1, length + 1):
             alone = made(clicks[row : row + 1, :end], mask[row : row + 1, :end])
             assert torch.allclose(alone[0, -1], together[row, end - 1], atol=1e-5)
+    last = torch.tensor(lengths) - 1
+    assert torch.allclose(made.at(garbage, mask, last), together[torch.arange(4), last], atol=1e-5)
+
+
+@pytest.mark.parametrize("values", [{}, {"tanh": False}, {"distance": "euclidean", "normalised": False}])
+def test_whole_prefixes_are_what_the_last_places_are(values: dict[str, Any]) -> None:
+    for kind in KINDS:
+        net = network(kind=kind, **values).train(False)
+        clicks, last = torch.randint(0, 9, (4, 6)), torch.tensor([5, 0, 3, 1])
+        mask = torch.arange(6) <= last[:, None]
+        with torch.no_grad():
+            expected = net.sessions(clicks, mask)[torch.arange(4), last]
+            assert torch.allclose(net.at(clicks, mask, last), expected, atol=1e-6), kind
 
 
 def test_pooling_by_hand() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -168,15 +170,22 @@ def test_batches_hold_every_pair_once_with_its_cut_prefix(
             assert last[i] == len(prefix) - 1
 
 
-@pytest.mark.parametrize("model", [nextclick.NARM, nextclick.STAMP])
-def test_overfits_fifty_sessions(model: type) -> None:
+NO_DROPOUT = {"dropout_items": 0.0, "dropout_session": 0.0}
+OVERFIT: dict[str, dict[str, Any]] = {
+    "narm": NO_DROPOUT, "stamp": {}, "gru4rec-plus": {"dropout_clicks": 0.0, "dropout_hidden": 0.0},
+    "sml": NO_DROPOUT,
+    "sml triplet": {**NO_DROPOUT, "loss": "triplet", "negatives": "hard", "n_negatives": 8},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OVERFIT)
+def test_overfits_fifty_sessions(name: str) -> None:
     """Walks from a starting item of their own: the network has to learn each by heart."""
     lists = [[n, (n * 7 + 3) % 50, (n * 11 + 6) % 50, (n * 3 + 1) % 50] for n in range(50)]
     sessions = Sessions.from_lists(lists)
-    plain = {"dropout_items": 0.0, "dropout_session": 0.0} if model is nextclick.NARM else {}
-    fitted = model(
-        epochs=300, learning_rate=0.01, decay=1, validation=0, dim=32, batch_size=50, patience=300, **plain
-    ).fit(sessions)
+    size = {"epochs": 300, "learning_rate": 0.01, "decay": 1, "validation": 0, "dim": 32, "batch_size": 50}
+    fitted = nextclick.build(name.partition(" ")[0], {**size, "patience": 300, **OVERFIT[name]})
+    fitted.fit(sessions)
     report = nextclick.evaluate([fitted], sessions, k=1, n_resamples=2)
     assert report.models[0].metrics["recall@1"] == 1.0
 

@@ -266,6 +266,20 @@ def test_the_loss_falls_with_each_subnet_that_is_added() -> None:
     assert losses[5] > losses[11] > losses[17]
 
 
+@pytest.mark.parametrize("strategy", ["residual", "interleaving", "alternating", "simultaneous"])
+def test_overfits_fifty_sessions(strategy: str) -> None:
+    """Walks from a starting item of their own: each strategy has to learn all of them by heart."""
+    lists = [[n, (n * 7 + 3) % 50, (n * 11 + 6) % 50, (n * 3 + 1) % 50] for n in range(50)]
+    sessions = Sessions.from_lists(lists)
+    given = Features(sessions.vocabulary, {"image": dense_of(50, 8, 1)})
+    model = nextclick.PRNN(
+        epochs=60, hidden=32, batch_size=25, n_samples=50, dropout_hidden=0.0, learning_rate=0.2,
+        loss="cross-entropy", activation="linear", strategy=strategy,
+    ).fit(sessions, features=given)  # fmt: skip
+    report = nextclick.evaluate([model], sessions, k=1, n_resamples=2)
+    assert report.models[0].metrics["recall@1"] == 1.0
+
+
 def test_epochs_are_passes_for_each_subnet() -> None:
     counts = {
         strategy: len(fitted(strategy=strategy, epochs=2).facts["epochs"])
@@ -439,6 +453,20 @@ def test_new_items_are_clicked_and_recommended(values: dict[str, Any], tmp_path:
     wider.save(tmp_path / "wider")
     loaded = nextclick.load(tmp_path / "wider")
     assert np.array_equal(loaded.score(old), wider.score(old))
+
+
+def test_new_items_are_raised_in_their_biases_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, features, _ = two_kinds(40, 1)
+    model = nextclick.PRNN(**{**SMALL, "hidden": 16}).fit(train, features=features)
+    states = []
+    for lift in (0.0, 2.0):
+        monkeypatch.setattr(nextclick.PRNN, "lift", lift)
+        states.append(weights_of(model.with_items(features)))
+    low, high = states
+    raised = high["bias"] - low["bias"]
+    assert not raised[:32].any()
+    assert np.allclose(raised[32:], 2 * model.network.bias.detach().numpy().std(), atol=1e-6)
+    assert all(np.array_equal(low[name], high[name]) for name in low if name != "bias")
 
 
 def test_new_items_that_do_not_fit_are_refused() -> None:

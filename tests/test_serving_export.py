@@ -25,7 +25,24 @@ NETWORKS = {
     "stamp": {}, "stamp plain": {"preset": "paper"}, "narm": {}, "narm global": {"encoder": "global"},
     "narm local": {"encoder": "local", "decoder": "full"}, "gru4rec": {"layers": 2},
     "gru4rec one-hot": {"embedding": "one-hot"}, "gru4rec-plus": {},
+    "sml": {}, "sml euclidean": {
+        "distance": "euclidean", "normalise": False, "item_encoder": "tanh", "common": False,
+    },
+    **{f"sml {kind}": {"encoder": kind} for kind in
+       ("max-pool", "average", "text-cnn", "tag-space", "caser", "lstm", "rnn")},
+    "prnn": {}, "prnn shared": {"architecture": "shared", "weights": "1,0.5,2"},
+    "prnn interaction": {"architecture": "interaction", "embedded": 3, "fine_tuned": True},
 }  # fmt: skip
+
+
+def features() -> nextclick.Features:
+    pytest.importorskip("sklearn")
+    items = nextclick.ItemTable.of({
+        "item": [f"item {item}" for item in range(30)],
+        "title": [f"{colour} {noun}" for colour in ("red", "blue", "green") for noun in "bcdefghjkl"],
+    })  # fmt: skip
+    pictures = np.random.default_rng(3).normal(size=(30, 4)).astype(np.float32)
+    return nextclick.build_features(items, text_columns=["title"], vectors={"image": pictures})
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +57,18 @@ def exported(folder: Path, name: str) -> Path:
     if not path.exists():
         model = name.partition(" ")[0]
         values = {**QUICK[model], **NETWORKS[name]}
-        nextclick.build(model, values).fit(chain(30, 120, noise=0.2, seed=1)).save(path)
+        given = features() if name.startswith("prnn ") else None
+        nextclick.build(model, values).fit(chain(30, 120, noise=0.2, seed=1), features=given).save(path)
         onnx.export(path)
     return path
+
+
+def test_every_network_is_exported() -> None:
+    pytest.importorskip("torch")
+    from nextclick.network.recommender import NeuralRecommender
+
+    networks = {name for name, model in nextclick.MODELS.items() if issubclass(model, NeuralRecommender)}
+    assert networks == {name.partition(" ")[0] for name in NETWORKS}
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -18,7 +18,7 @@ import nextclick
 import processes
 from nextclick import ArtifactError, ConfigError, DataError, Recommender, Sessions, TrainingDivergedError
 from nextclick.recommender import Run
-from synthetic import chain
+from synthetic import QUICK, chain
 
 torch = pytest.importorskip("torch")
 
@@ -235,15 +235,53 @@ def test_a_checkpoint_of_other_weights_is_refused(tmp_path: Path) -> None:
 # -- refit
 
 
-@pytest.mark.parametrize("name", ["narm", "gru4rec"])
+@pytest.mark.parametrize("name", ["narm", "gru4rec", "stamp", "sml"])
 def test_refit_is_a_fit_on_all_for_the_chosen_epochs(name: str) -> None:
-    values = {**MODELS[name], "patience": 2, "learning_rate": 0.05}
+    values = {**MODELS.get(name, {**QUICK[name], "epochs": 5}), "patience": 2, "learning_rate": 0.05}
     model = nextclick.build(name, {**values, "refit": True, "validation": 0.3}).fit(TRAIN)
     plain = nextclick.build(name, {**values, "refit": False, "validation": 0.3}).fit(TRAIN)
     epochs = plain.facts["epochs"]
     chosen = max(epochs, key=lambda epoch: (epoch["figure"], -epoch["epoch"]))["epoch"]
     on_all = nextclick.build(name, {**values, "refit": False, "validation": 0.0, "epochs": chosen}).fit(TRAIN)
     assert same_state(model, on_all)
+    assert not same_state(model, plain)
+
+
+def test_refit_of_two_trainings_is_a_fit_on_all_for_the_epochs_of_each() -> None:
+    """Of gru4rec-plus, whose second training is on the latest sessions."""
+    values = {**MODELS["gru4rec-plus"], "validation": 0.3, "patience": 1, "learning_rate": 0.03}
+    model = nextclick.build("gru4rec-plus", {**values, "refit": True}).fit(TRAIN)
+    epochs = model.facts["epochs"]
+    chosen = [
+        max((e for e in epochs if e["stage"] == stage), key=lambda e: (e["figure"], -e["epoch"]))
+        for stage in ("training", "latest")
+    ]
+    kept = chosen[1]["figure"] > chosen[0]["figure"]
+    counts = {stage: sum(e["stage"] == stage for e in epochs) for stage in ("refit training", "refit latest")}
+    assert counts == {"refit training": chosen[0]["epoch"], "refit latest": chosen[1]["epoch"] * kept}
+    assert all(e["figure"] is None for e in epochs if e["stage"].startswith("refit"))
+
+
+@pytest.mark.parametrize("strategy", ["residual", "interleaving", "alternating"])
+def test_refit_of_prnn_takes_the_epochs_of_each_subnet(strategy: str) -> None:
+    rng = np.random.default_rng(1)
+    vectors = nextclick.features.Dense(rng.normal(size=(20, 3)).astype(np.float32), np.ones(20, np.bool_))
+    given = nextclick.Features(TRAIN.vocabulary, {"image": vectors})
+    values = {"epochs": 4, "hidden": 4, "batch_size": 8, "patience": 1, "strategy": strategy}
+    model = nextclick.PRNN(**values, validation=0.3, refit=True).fit(TRAIN, features=given)
+    epochs = model.facts["epochs"]
+    for stage in dict.fromkeys(epoch["stage"] for epoch in epochs):
+        if stage.startswith("refit"):
+            of_stage = [e for e in epochs if e["stage"] == stage.replace("refit", "training")]
+            best = max(of_stage, key=lambda e: (e["figure"], -e["epoch"]))["epoch"]
+            assert sum(e["stage"] == stage for e in epochs) == best
+    stages = {epoch["stage"] for epoch in epochs}
+    assert stages == (
+        {"training-id", "training-image", "refit-id", "refit-image"}
+        if strategy == "residual"
+        else {"training", "refit"}
+    )
+    plain = nextclick.PRNN(**values, validation=0.3).fit(TRAIN, features=given)
     assert not same_state(model, plain)
 
 

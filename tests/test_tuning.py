@@ -23,10 +23,11 @@ from nextclick.cli import main
 from nextclick.errors import TrainingDivergedError
 from nextclick.features import Dense
 from nextclick.files import alone
+from nextclick.models import build
 from nextclick.sessions import Sessions
-from nextclick.settings import about
+from nextclick.settings import about, settings_of
 from nextclick.tuning import Trial, read_settings, tune
-from synthetic import chain_lists
+from synthetic import QUICK, chain_lists
 
 
 @dataclass(kw_only=True, eq=False)
@@ -147,6 +148,36 @@ def test_a_network_is_searched_too(data: Dataset) -> None:
     assert any(what.startswith("epoch 1") for what in heard)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_has_sensible_ranges(name: str, data: Dataset, tmp_path: Path) -> None:
+    """The defaults and settings drawn from the ranges are fitted and measured; ``fit`` takes the best."""
+    if not searched_settings(name):
+        with pytest.raises(ConfigError, match="nothing to search"):
+            tune(data, name)
+        assert name in ("pop", "s-pop", "blend")
+        return
+    if name in QUICK:
+        pytest.importorskip("torch")
+    generators = [nextclick.build("markov").fit(data.train)] if name == "rrcre" else []
+    found = tune(
+        data, name, trials=2, settings=QUICK.get(name), generators=generators, out=tmp_path / "best.toml"
+    )
+    assert not [trial.error for trial in found.trials if trial.error]
+    first, second = (trial.settings for trial in found.trials)
+    default = build(name)
+    assert first == {of: getattr(default, of) for of in first}
+    assert first != second
+    best = read_settings(name, tmp_path / "best.toml")
+    assert {**best, **found.best.settings} == best
+    build(name, best)
+
+
+def searched_settings(name: str) -> bool:
+    """Whether a model has a setting with a range that QUICK leaves free."""
+    fields = settings_of(MODELS[name])
+    return any("search" in field.metadata and field.name not in QUICK.get(name, {}) for field in fields)
+
+
 # -- failures
 
 
@@ -161,6 +192,19 @@ def test_a_failed_trial_is_recorded_and_the_search_goes_on(
     assert "diverged" in failed[0].error
     assert not found.best.error
     assert f"12 trials ({len(failed)} failed)" in (tmp_path / "best.toml").read_text("utf-8")
+
+
+def test_settings_too_large_for_the_memory_are_a_failed_trial(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the end of the search: the narrow ones of the same model fit."""
+    monkeypatch.setattr("nextclick.machine.available_memory", lambda: 4 * 60 * 2 * 100 * 2)
+    found = tune(data, "fpmc", trials=12, settings={"epochs": 1, "samples": 1})
+    failed = [trial for trial in found.trials if trial.error]
+    assert failed
+    assert {trial.settings["dim"] for trial in failed} == {200}
+    assert all("4 bytes x 2 copies in training" in trial.error for trial in failed)
+    assert {trial.settings["dim"] for trial in found.ranked()} <= {50, 100}
 
 
 def test_when_every_trial_fails_the_last_reason_is_said(

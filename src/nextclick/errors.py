@@ -14,6 +14,20 @@ class DataError(NextclickError):
     """A click log, a prepared data set or a query cannot be used as it is."""
 
 
+class TooLargeError(DataError):
+    """A training cannot fit in the memory there is; it says how much it needs, with the arithmetic."""
+
+    def __init__(
+        self, model: str, n_weights: int, n_items: int, copies: int, there: int, remedy: str
+    ) -> None:
+        super().__init__(
+            f"{model} with these settings has {n_weights:,} weights for {n_items:,} items; "
+            f"{n_weights:,} x 4 bytes x {copies} copies in training = {4 * n_weights * copies / 1e9:.1f} GB, "
+            f"and {there / 1e9:.1f} GB are available. Prepare with a higher --min-support, {remedy}, or take "
+            "a neighbour model (vs-knn)"
+        )
+
+
 class ConfigError(NextclickError):
     """A setting, option or name is unknown, has the wrong type or is out of range."""
 
@@ -55,6 +69,10 @@ class TrainingDivergedError(NextclickError):
             f"training diverged in epoch {epoch} after {pairs:,} predicted clicks, at learning rate "
             f"{rate:g}: the loss is no number any more. Try a smaller learning_rate"
         )
+
+
+SETTINGS_AT_FAULT = (ConfigError, TooLargeError, TrainingDivergedError)
+"""What a training with other settings may not run into."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 
 from nextclick import __version__
 from nextclick.dataset import Dataset
-from nextclick.errors import ConfigError, DataError, MissingExtraError, TrainingDivergedError, nearest
+from nextclick.errors import SETTINGS_AT_FAULT, ConfigError, DataError, MissingExtraError, nearest
 from nextclick.files import alone, new_file, read_toml, write_json
 from nextclick.models import build, find
 from nextclick.recommender import FitProgress, Recommender, Run
@@ -99,7 +99,7 @@ def tune(
     best.tune) from which the same search goes on where it was stopped, as if it never had been.
     generators: fitted on the training part, for a model made of others; then a validation part is needed, as
     they have seen the latest tenth.  features: of the items, for a model that reads them.
-    A trial whose training diverges, or whose settings do not go together, is recorded as failed.
+    A trial that diverges, does not fit in the memory, or whose settings do not go together, counts as failed.
 
     Proposals are those of Optuna's TPE sampler, each with a seed of its own made of ``seed`` and its number.
     Raises ConfigError for unknown settings, a model with nothing to search, a folder of another search, and
@@ -246,7 +246,7 @@ def _try(
     try:
         model.fit(fitted, features=features, progress=progress, run=run)
         reached = model.measure(measured, progress=lambda done, total: progress("measuring", done, total))
-    except (TrainingDivergedError, ConfigError, MemoryError) as error:
+    except (*SETTINGS_AT_FAULT, MemoryError) as error:
         trial.set_user_attr("seconds", time.perf_counter() - begun)
         trial.set_user_attr("error", str(error) or type(error).__name__)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)

@@ -51,6 +51,9 @@ class BPRMF(FactorRecommender):
         metadata=about("factors of a training session: the mean of its clicks so far, or its own"),
     )
 
+    def _rows(self, sessions: Sessions) -> int:
+        return super()._rows(sessions) + (len(sessions) if self.sessions == "own" else 0)
+
     def _examples(self, sessions: Sessions, rng: np.random.Generator) -> Examples:
         examples = super()._examples(sessions, rng)
         if self.sessions == "mean":

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nextclick.errors import ArtifactError, DataError, TrainingDivergedError
+from nextclick import machine
+from nextclick.errors import ArtifactError, DataError, TooLargeError, TrainingDivergedError
 from nextclick.index import ItemSpace
 from nextclick.reasons import ClickParts
 from nextclick.recommender import Recommender
@@ -18,6 +19,7 @@ from nextclick.settings import about
 
 Factors = NDArray[np.float32]
 
+_COPIES = 2  # of the factors, in memory during training: they are drawn, and scaled
 _MEASURED = 5000  # next clicks that choose the epoch at most: to rank costs more than to train
 
 
@@ -107,7 +109,15 @@ class FactorRecommender(Recommender):
         fitted, kept = sessions[: len(sessions) - held_out], sessions[len(sessions) - held_out :]
         if fitted.n_pairs == 0:
             raise DataError(f"{self.name}: no training session has two clicks, so there is nothing to learn")
+        n_weights, there = self._rows(fitted) * self.dim, machine.available_memory()
+        copies = _COPIES + bool(kept.n_pairs)  # one more is kept of the best epoch
+        if there is not None and 4 * n_weights * copies > there:
+            raise TooLargeError(self.name, n_weights, self.n_items, copies, there, "make dim smaller")
         self._train(fitted, kept)
+
+    def _rows(self, sessions: Sessions) -> int:
+        """Return how many vectors are trained."""
+        return self.n_items * len(set(self._sides))
 
     def _train(self, sessions: Sessions, kept: Sessions) -> None:
         """Learn from sessions; keep the factors of the epoch best on ``kept``, of the last one without."""

@@ -3,6 +3,8 @@
 As all encoders of the package they are causal: ``forward(clicks [B, T, D], mask [B, T]) -> [B, T, S]`` gives
 at place t the vector of the prefix that ends there, from the clicks up to t alone. So padding, which stands
 on the right, cannot reach any real place, and one pass over a session encodes all of its prefixes.
+``at(clicks, mask, last [B]) -> [B, S]`` gives the vectors at the places last alone, which must be those of
+the last real clicks, in less work and without a loop over places.
 
 Source: Twardowski et al. 2021 (SML), secs. 4.4 and 5.2.
 """
@@ -57,6 +59,11 @@ class Pooling(nn.Module):
         count = torch.arange(1, clicks.shape[1] + 1, dtype=clicks.dtype, device=clicks.device)
         return clicks.cumsum(1) / count[:, None]
 
+    def at(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
+        if self.kind == "max-pool":
+            return largest(clicks, mask)
+        return (clicks * mask[..., None].to(clicks.dtype)).sum(1) / (last + 1)[:, None]
+
 
 class TextCNN(nn.Module):
     """Filters over 1, 3 and 5 clicks, rectified, the largest value of each over the prefix. S = 3 F.
@@ -70,8 +77,13 @@ class TextCNN(nn.Module):
         self.width = filters * len(sizes)
 
     def forward(self, clicks: Tensor, mask: Tensor) -> Tensor:
-        found = [torch.relu(ending_here(clicks, filter)) for filter in self.filters]
-        return largest_so_far(torch.cat(found, dim=2))
+        return largest_so_far(self._found(clicks))
+
+    def at(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
+        return largest(self._found(clicks), mask)
+
+    def _found(self, clicks: Tensor) -> Tensor:
+        return torch.cat([torch.relu(ending_here(clicks, filter)) for filter in self.filters], dim=2)
 
 
 class TagSpace(nn.Module):
@@ -87,6 +99,9 @@ class TagSpace(nn.Module):
 
     def forward(self, clicks: Tensor, mask: Tensor) -> Tensor:
         return torch.tanh(largest_so_far(torch.tanh(ending_here(clicks, self.filter))))
+
+    def at(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
+        return torch.tanh(largest(torch.tanh(ending_here(clicks, self.filter)), mask))
 
 
 class Caser(nn.Module):
@@ -108,11 +123,20 @@ class Caser(nn.Module):
     def forward(self, clicks: Tensor, mask: Tensor) -> Tensor:
         n, size, _ = clicks.shape
         place = torch.arange(size, device=clicks.device)
-        back = place[:, None] - place  # [T, T]: how many clicks before t is j
-        near = (back >= 0) & (back < self.vertical.shape[1])
-        weights = self.vertical[:, back.clamp(0, self.vertical.shape[1] - 1)] * near  # [V, T, T]
+        weights = self._weights(place[:, None] - place)  # [V, T, T]
         sums = torch.einsum("vtj,bjd->btvd", weights, clicks).reshape(n, size, -1)
         return torch.cat([self.horizontal(clicks, mask), sums], dim=2)
+
+    def at(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
+        place = torch.arange(clicks.shape[1], device=clicks.device)
+        weights = self._weights(last[:, None] - place)  # [V, B, T]
+        sums = (weights.transpose(0, 1) @ clicks).flatten(1)  # [B, V D]
+        return torch.cat([self.horizontal.at(clicks, mask, last), sums], dim=1)
+
+    def _weights(self, back: Tensor) -> Tensor:
+        """Weights of clicks so many places before the last one, [V, ..]; 0 behind it and too far before."""
+        near = (back >= 0) & (back < self.vertical.shape[1])
+        return self.vertical[:, back.clamp(0, self.vertical.shape[1] - 1)] * near
 
 
 class Recurrent(nn.Module):
@@ -128,6 +152,23 @@ class Recurrent(nn.Module):
         states: Tensor = self.cells(clicks)[0]
         return states
 
+    def at(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
+        return self.forward(clicks, mask).gather(1, last[:, None, None].expand(-1, 1, self.width))[:, 0]
+
+
+def as_gru(cells: nn.RNNBase) -> nn.GRU:
+    """Return a GRU that computes what a plain recurrent network does: ONNX files know how to run that one.
+
+    Its reset gate is held at 1 and its update gate at 0, so that h' = n = tanh(W x + b + U h + c).
+    """
+    size, made = cells.hidden_size, nn.GRU(cells.input_size, cells.hidden_size, batch_first=True)
+    for whole, own in zip(made.all_weights[0], cells.all_weights[0], strict=True):
+        whole.data.zero_()
+        whole.data[2 * size :] = own.data
+    of_input = made.all_weights[0][2].data
+    of_input[:size], of_input[size : 2 * size] = 1e4, -1e4
+    return made
+
 
 def largest_so_far(values: Tensor) -> Tensor:
     """Return the largest value up to each place, [B, T, S], of values [B, T, S]."""
@@ -135,6 +176,11 @@ def largest_so_far(values: Tensor) -> Tensor:
     for place in range(1, values.shape[1]):
         found.append(torch.maximum(found[-1], values[:, place]))
     return torch.stack(found, dim=1)
+
+
+def largest(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the largest value at real places, [B, S], of values [B, T, S]."""
+    return values.masked_fill(~mask[..., None], -torch.inf).amax(1)
 
 
 def ending_here(clicks: Tensor, filter: nn.Module) -> Tensor:

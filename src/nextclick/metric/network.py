@@ -73,8 +73,12 @@ class MetricNetwork(nn.Module):
         return self._brought(self.dense(vectors))
 
     def at(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
-        """phi of the whole prefixes alone, [B, D], whose last clicks stand at last [B]."""
-        return self.sessions(clicks, mask)[torch.arange(len(last), device=last.device), last]
+        """phi of the whole prefixes alone, [B, D], whose last clicks stand at last [B]; for answering."""
+        vectors = self.items(clicks)
+        if self._same:
+            vectors = self._brought(vectors)
+        found: Tensor = self.encoder.at(vectors, mask, last)  # type: ignore[operator]
+        return self._brought(self.dense(found))
 
     def vectors(self, items: Tensor) -> Tensor:
         """omega of items [..], [.., D]."""

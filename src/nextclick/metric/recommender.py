@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -12,6 +13,8 @@ from nextclick.sessions import Sessions
 from nextclick.settings import about
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from nextclick.index import Likeness
     from nextclick.metric.network import MetricNetwork
     from nextclick.metric.samplers import Sampler
@@ -176,6 +179,16 @@ class SML(NeuralRecommender):
             distance=self.distance, normalised=self.normalise,
             dropout_items=self.dropout_items, dropout_session=self.dropout_session,
         )  # fmt: skip
+
+    def _reader(self) -> nn.Module:
+        from nextclick.metric.encoders import as_gru
+        from nextclick.network.exported import LastPlaces
+
+        if self.encoder != "rnn":
+            return super()._reader()
+        network = copy.deepcopy(self.network)
+        network.encoder.cells = as_gru(network.encoder.cells)
+        return LastPlaces(network)
 
     @property
     def _likeness(self) -> Likeness:

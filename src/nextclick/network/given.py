@@ -87,12 +87,14 @@ class NewItems:
         self.wider = {name: one_after_the_other(given[name], self.own[name]) for name in given}
 
     def rows_of(
-        self, known: Mapping[str, NDArray[Any]], given: Given, support: NDArray[np.int64], boldness: float
-    ) -> dict[str, NDArray[Any]]:
+        self, known: Mapping[str, NDArray[Any]], given: Given, support: NDArray[np.int64], boldness: float,
+        lift: float,
+    ) -> dict[str, NDArray[Any]]:  # fmt: skip
         """Return tables with a row for each known item, [n_items, ..], with rows of the new items behind.
 
         What the new items would have learnt comes from an encoder fitted on the known ones
-        (``item_encoder``).  support: clicks of the known items;  boldness: the encoder's.
+        (``item_encoder``).  support: clicks of the known items;  boldness: the encoder's;  lift: standard
+        deviations of the table "bias" that new items are raised by in it, where there is one.
         """
         from nextclick.network.item_encoder import ItemEncoder
 
@@ -102,5 +104,7 @@ class NewItems:
         tables = {}
         for name, table in flat.items():
             of_new = found[:, at : at + table.shape[1]].reshape(self.n, *known[name].shape[1:])
+            if name == "bias":
+                of_new += np.float32(lift * table.std())
             tables[name], at = np.concatenate([known[name], of_new]), at + table.shape[1]
         return tables

@@ -37,6 +37,11 @@ class IndexedRecommender(Recommender):
     def _likeness(self) -> Likeness:
         return "product"
 
+    @property
+    def _biased(self) -> bool:
+        """Whether every item has a number of its own on top of its product with the session."""
+        return getattr(self.network, "bias", None) is not None
+
     @abstractmethod
     def _session_vectors(self, queries: Queries) -> Tensor:
         """Return the vectors of prefixes that are not empty, [n, D]; without gradients, on the device."""
@@ -51,7 +56,7 @@ class IndexedRecommender(Recommender):
         self.n_items  # noqa: B018 - refuses before fit
         with torch.inference_mode():
             table = self.network.table()
-            if getattr(self.network, "bias", None) is not None:
+            if self._biased:
                 table = torch.cat([table, self.network.bias], 1)
             return ItemSpace(table.cpu().numpy(), self._likeness)
 
@@ -61,7 +66,7 @@ class IndexedRecommender(Recommender):
 
         with torch.inference_mode():
             vectors = self._session_vectors(queries.known(self.n_items))
-            if getattr(self.network, "bias", None) is not None:
+            if self._biased:
                 vectors = torch.cat([vectors, vectors.new_ones(len(vectors), 1)], 1)
             found: NDArray[np.float32] = vectors.cpu().numpy()
             return found

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextclick import __version__, machine, settings
-from nextclick.errors import ArtifactError, ConfigError, DataError, MissingExtraError
+from nextclick.errors import ArtifactError, ConfigError, DataError, MissingExtraError, TooLargeError
 from nextclick.features import Features, Representation
 from nextclick.network.given import NewItems, arrays_of, restored, told
 from nextclick.network.indexed import IndexedRecommender
@@ -135,13 +135,10 @@ class TrainedRecommender(Recommender):
 
         with torch.device("meta"):
             n_weights = sum(weights.numel() for weights in self._whole_network(n_items).parameters())
-        needed, there = 4 * n_weights * self.copies, machine.available_memory()
-        if there is not None and needed > there:
-            raise DataError(
-                f"{self.name} with these settings has {n_weights:,} weights for {n_items:,} items; "
-                f"{n_weights:,} x 4 bytes x {self.copies} copies in training = {needed / 1e9:.1f} GB, and "
-                f"{there / 1e9:.1f} GB are available. Prepare with a higher --min-support, make dim or "
-                "hidden smaller, or take a neighbour model (vs-knn)"
+        there = machine.available_memory()
+        if there is not None and 4 * n_weights * self.copies > there:
+            raise TooLargeError(
+                self.name, n_weights, n_items, self.copies, there, "make dim or hidden smaller"
             )
 
 
@@ -158,9 +155,9 @@ class NeuralRecommender(TrainedRecommender, IndexedRecommender):
 
     reads_features: ClassVar[bool] = True
     boldness: ClassVar[float] = 0.7
-    """Of the encoder that speaks for new items: how large it makes what it is not sure of (``item_encoder``).
-    On validation sessions of the demo shop 0 lets prnn recommend hardly any new item, and 1 finds one click
-    on them in five, at the price of a tenth of the recall of the others."""
+    """Of the encoder that speaks for new items: how large it makes what it is not sure of (0 to 1)."""
+    lift: ClassVar[float] = 0.0
+    """By how many standard deviations of all items' biases those of new items are raised."""
 
     validation: float = field(
         default=0.1,
@@ -273,6 +270,21 @@ class NeuralRecommender(TrainedRecommender, IndexedRecommender):
         vectors: Tensor = self.network.at(clicks.to(device), mask.to(device), last.to(device))
         return vectors
 
+    def answering(self) -> nn.Module:
+        """Return the network as one module for export: clicks [B, T] and lengths [B] to scores [B, n_items].
+
+        clicks: int64 codes, oldest first, padded on the right, the last ``last_clicks`` of a prefix at most.
+        """
+        from nextclick.network.exported import Answers
+
+        return Answers(self._reader(), self.item_space(), self._biased).train(False)
+
+    def _reader(self) -> nn.Module:
+        """Return what makes the vectors of prefixes in ``answering``."""
+        from nextclick.network.exported import LastPlaces
+
+        return LastPlaces(self.network)
+
     # -- saving, and new items
 
     def _state(self) -> dict[str, NDArray[Any]]:
@@ -308,7 +320,7 @@ class NeuralRecommender(TrainedRecommender, IndexedRecommender):
         state = super()._state()
         if new.n:
             known = {name: state[name] for name in self._by_item()}
-            state |= new.rows_of(known, self._given, self.support, self.boldness)
+            state |= new.rows_of(known, self._given, self.support, self.boldness, self.lift)
         state |= self._of_new(state, new)
         wider._restore({**state, **arrays_of(new.wider)})
         return wider

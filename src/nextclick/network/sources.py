@@ -39,6 +39,10 @@ class IdSource(nn.Module):
         """What items [L] add, [L, W]."""
         return read(self.table, items)
 
+    def all(self) -> Tensor:
+        """What each item adds, [N, W]."""
+        return self.table
+
 
 class DenseSource(nn.Module):
     """A vector x per item, which adds x @ weight.

@@ -38,6 +38,11 @@ class Subnet(nn.Module):
         )
         return after
 
+    def gates(self) -> Tensor:
+        """What a click on each item adds to the gates, [N, 3H]."""
+        added: Tensor = torch.stack([source.all() for source in self.sources]).sum(0)  # type: ignore[operator]
+        return added if self.up is None else added @ self.up
+
     def tables(self) -> list[Tensor]:
         """The parameters of which a step reads rows."""
         return [table for source in self.sources for table in source.tables()]  # type: ignore[operator]
@@ -171,6 +176,35 @@ class ParallelNetwork(nn.Module):
         self._fixed = None
         super().train(mode)
         return self
+
+
+class WholeRows(nn.Module):
+    """``ParallelNetwork.last`` without loops over places, for export.
+
+    PyTorch's GRUs over what items add to the gates, worked out once for all of them: [N, 3H] for each subnet.
+    """
+
+    def __init__(self, network: ParallelNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.cells = nn.ModuleList()
+        for k, subnet in enumerate(network.subnets[: network.active]):
+            hidden = subnet.hidden
+            cell = nn.GRU(3 * hidden, hidden, batch_first=True)
+            given = (torch.eye(3 * hidden), subnet.recurrent, *subnet.bias)
+            for weights, of in zip(cell.all_weights[0], given, strict=True):
+                weights.data.copy_(of)
+            self.cells.append(cell)
+            self.register_buffer(f"gates{k}", subnet.gates().detach())
+
+    def forward(self, clicks: Tensor, lengths: Tensor) -> Tensor:
+        """Return the vectors of prefixes, [B, S], as ``last`` does; clicks are padded on the right."""
+        states: list[Tensor | None] = []
+        for k, cell in enumerate(self.cells):
+            rows = cell(nn.functional.embedding(clicks, self.get_buffer(f"gates{k}")))[0]  # [B, T, H]
+            at = (lengths - 1)[:, None, None].expand(-1, 1, rows.shape[2])
+            states.append(rows.gather(1, at)[:, 0])
+        return torch.cat([vector for vector in self.network.merged(states) if vector is not None], 1)
 
 
 def start(network: ParallelNetwork) -> None:

@@ -171,7 +171,7 @@ def export(path: Path) -> dict[str, Any]:
             f"{path}: {model.name} is no network, and answers without PyTorch already; serve it as it is"
         )
     with new_file(path / GRAPH) as aside:
-        _write_graph(_answers_of(model), "scores", aside)
+        _write_graph(model.answering(), "scores", aside)
         largest = _check(model, aside)
         digest, size = sha256(aside), aside.stat().st_size
     attention = None
@@ -215,29 +215,6 @@ def _weights_of(model: NeuralRecommender) -> Any:
             return weights.gather(1, last)[:, 0]
 
     return Weights()
-
-
-def _answers_of(model: NeuralRecommender) -> Any:
-    import torch
-    from torch import Tensor, nn
-
-    network = model.network.train(False)
-
-    class Answers(nn.Module):
-        """Scores of all items after the last of each row's clicks."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-            self.register_buffer("table", network.table().detach().T.contiguous())
-
-        def forward(self, clicks: Tensor, lengths: Tensor) -> Tensor:
-            mask = torch.arange(clicks.shape[1])[None] < lengths[:, None]
-            vectors = self.network.at(clicks, mask, lengths - 1)
-            scores = vectors @ self.table
-            return scores if self.network.bias is None else scores + self.network.bias[:, 0]
-
-    return Answers()
 
 
 def _write_graph(graph: Any, gives: str, file: Path) -> None:
