@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nextclick.cli import main
 from nextclick.errors import ConfigError
 from nextclick.online import records
+from nextclick.online.page import to_html
 from nextclick.online.records import Recorder, read_records
 from nextclick.online.report import report
 from nextclick.online.running import Running
@@ -354,7 +357,7 @@ def test_an_experiment_that_cannot_be_recorded_is_marked_and_its_clicks_are_aske
 
 def test_what_visitors_send_commands_neither_a_spreadsheet_nor_a_terminal(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
-    values = ["=1+1", "+1", "-1", "@x", "a\x1b[2Jb", "a\u202eb", "", "de"]
+    values = ["=1+1", "+1", "-1", "@x", "a\x1b[2Jb", "a\u202eb", "<script>x</script>", "[red]x", "", "de"]
     for n, value in enumerate(values):
         recorder.shown("t", f"s{n}", "a", f"r{n}", [], {"=market": value})
     recorder.close()
@@ -363,7 +366,21 @@ def test_what_visitors_send_commands_neither_a_spreadsheet_nor_a_terminal(tmp_pa
     rows = [row for row in csv.DictReader(io.StringIO(findings.to_csv())) if row["variant"] == "a"]
     found = {row["value"] for row in rows if row["by"] == "'=market"}
     bare = "\N{REPLACEMENT CHARACTER}"
-    assert found == {"'=1+1", "'+1", "'-1", "'@x", f"a{bare}[2Jb", f"a{bare}b", "(not sent)", "de"}
+    shown = {f"a{bare}[2Jb", f"a{bare}b", "<script>x</script>", "[red]x", "(not sent)", "de"}
+    assert found == {"'=1+1", "'+1", "'-1", "'@x", *shown}
+    page = to_html(findings)
+    assert "<script" not in page
+    assert "&lt;script&gt;x" in page
+    (tmp_path / "t.toml").write_text(
+        'name = "t"\n[[variant]]\nname = "a"\nmodel = "m"\nshare = 0.5\n'
+        '[[variant]]\nname = "b"\nmodel = "n"\nshare = 0.5\n'
+    )
+    told = CliRunner().invoke(
+        main, ["experiment", "report", str(tmp_path / "t.toml"), str(tmp_path)], env={"COLUMNS": "120"}
+    )
+    assert told.exit_code == 0
+    assert "\x1b[2J" not in told.output
+    assert "[red]x" in told.output
     assert {row["value"] for row in Running(trial, tmp_path).look()["rows"]} == {
         row.value for row in findings.rows
     }
