@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,22 @@ def test_a_page_of_another_site_cannot_send_events_without_asking(model: Path) -
     with client(model, origins=("https://x.example",)) as opened:
         assert status("/v1/events", "cross-site") == 200
         assert status("/v1/events", "cross-site", "https://y.example") == 403
+
+
+def test_a_name_that_was_made_to_lead_here_is_not_this_machine(model: Path) -> None:
+    """A page of that name would be of the same origin, and could read the figures."""
+    with client(model) as opened:
+
+        def status(host: str, path: str = "/metrics") -> int:
+            return int(opened.get(path, headers={"Host": host}).status_code)
+
+        for host in ("127.0.0.1:8000", "localhost:8000", "LOCALHOST", "[::1]:8000", socket.gethostname()):
+            assert status(host) == 200
+        for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example"):
+            assert status(host) == 403
+            assert status(host, "/v1/models") == 200
+    with client(model, admin_anywhere=True) as opened:
+        assert status("shop.example") == 200
 
 
 # -- clients that go away
