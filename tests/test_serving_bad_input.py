@@ -9,6 +9,7 @@ import errno
 import io
 import json
 import logging
+import math
 import os
 import socket
 import time
@@ -458,6 +459,35 @@ def test_logs_tell_the_request_and_what_it_holds_only_if_asked(
         assert lists[0]["session"] == "secret-session"
         assert lists[0]["items"] == ["item 7"]
         assert len(lists[0]["listed"]) == 20
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_the_log_has_the_trace_of_a_model_that_fails(
+    model: Path, monkeypatch: pytest.MonkeyPatch, in_thread: bool
+) -> None:
+    traces: list[str] = []
+
+    class Traces(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            traces.append(logging.Formatter().format(record))
+
+    handler, log = Traces(), logging.getLogger("nextclick.serving")
+    log.addHandler(handler)
+    try:
+        with client(model, cache=0) as opened:
+            runner = service_of(opened).slots["m"].current.runner
+            runner._quick_from = math.inf if in_thread else 0.0
+
+            def breaks_here(*_: Any, **__: Any) -> Any:
+                raise ValueError("broken")
+
+            monkeypatch.setattr(runner.engine.model, "top", breaks_here)
+            reply = opened.post("/v1/recommend", json={"items": ["item 7"]})
+            assert reply.json()["marks"] == ["model-error"]
+            assert "broken" not in reply.text
+    finally:
+        log.removeHandler(handler)
+    assert any("in breaks_here" in trace for trace in traces)
 
 
 # -- figures
