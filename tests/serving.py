@@ -41,7 +41,12 @@ def client(models: dict[str, Path] | Path, **options: Any) -> Iterator[Any]:
     named = {"m": models} if isinstance(models, Path) else models
     chosen = Options(models=tuple((name, str(path)) for name, path in named.items()), **options)
     app = create_app(chosen)
-    with TestClient(app, client=("127.0.0.1", 5000), raise_server_exceptions=False) as opened:  # type: ignore[arg-type]
+    with TestClient(
+        app,  # type: ignore[arg-type]
+        base_url="http://127.0.0.1",
+        client=("127.0.0.1", 5000),
+        raise_server_exceptions=False,
+    ) as opened:
         yield opened
 
 

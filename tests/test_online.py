@@ -276,6 +276,37 @@ def test_records_that_are_replaced_are_read_anew_and_what_was_read_is_not(tmp_pa
     assert running.look()["rows"] == []
 
 
+def test_the_days_still_needed_bring_the_power_that_is_named(tmp_path: Path) -> None:
+    """Days of the same visitors are added: one day fewer than said is too few, as many are enough."""
+    trial = Trial.of(TWO)
+
+    def found(days: int) -> Any:
+        folder = tmp_path / f"{days}"
+        recorder = Recorder(folder)
+        for day in range(days):
+            for n in range(300):
+                name, variant = f"{day}-{n}", "ab"[n % 2]
+                for step in range(1 + n % 3):
+                    request = f"{name}.{step}"
+                    recorder.shown("t", name, variant, request, [], {}, at=86_400.0 * day)
+                    if (n * 7 + step) % 5 == 0:
+                        recorder.clicked("t", name, request, request, "x", {}, at=86_400.0 * day)
+        recorder.close()
+        return report(trial, read_records(folder, "t", ["a", "b"]), effect=0.12)
+
+    first = found(2)
+    more = first.days_more["b"]
+    assert (first.days, first.effect) == (2, 0.12)
+    assert 3 < more < 40
+    assert first.power["b"] < 0.5
+    enough, short = found(2 + math.ceil(more)), found(1 + math.ceil(more))
+    assert enough.power["b"] == pytest.approx(0.8, abs=0.03)
+    assert enough.power["b"] >= 0.8 - 1e-3
+    assert enough.days_more["b"] < 0.2
+    assert short.power["b"] < 0.8
+    assert short.days_more["b"] > 0
+
+
 def test_lost_sessions_are_noticed(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
     for n in range(2000):

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 import nextclick
-from nextclick.errors import ArtifactError, ConfigError
+from nextclick.errors import ArtifactError, ConfigError, MissingExtraError
 from nextclick.serving import engine as engines
 from nextclick.serving.keys import add_key, read_keys, remove_key
 from nextclick.serving.runner import Runner
 from nextclick.serving.store import StoreDownError
 from nextclick.serving.versions import Versions
 from serving import N_ITEMS, client, saved
+from synthetic import QUICK
 
 pytest.importorskip("fastapi")
 
@@ -65,6 +66,29 @@ def test_answers_are_those_of_the_model(folder: Path, name: str, exclude_seen: b
                     [e["score"] for e in answer["items"]], [score for _, score in wanted], rtol=1e-5
                 )
                 assert answer["unknown"] == list(wanted.unknown)
+
+
+@pytest.mark.parametrize("name", [*nextclick.MODELS, "table"])
+def test_any_model_runs_behind_the_service(folder: Path, name: str) -> None:
+    """What it answers over HTTP is what it recommends in Python; a precomputed table as well."""
+    if name == "table":
+        from nextclick.serving.table import export_table
+
+        path = folder / "table"
+        export_table(saved(folder), 20).save(path)
+    else:
+        try:
+            path = saved(folder, name, **QUICK.get(name, {}))
+        except MissingExtraError as error:
+            pytest.skip(str(error))
+    model = nextclick.load(path)
+    with client(path, deadline=10.0) as opened:
+        for session in (["item 3"], ["item 3", "item 9", "no such"]):
+            answer = opened.post("/v1/recommend", json={"items": session, "k": 10}).json()
+            wanted = model.recommend(session, 10)
+            assert items(answer) == [item for item, _ in wanted]
+            assert answer["marks"] == []
+            assert answer["unknown"] == session[2:]
 
 
 def test_integer_ids_stay_integers(folder: Path) -> None:

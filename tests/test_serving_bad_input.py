@@ -9,17 +9,22 @@ import errno
 import io
 import json
 import logging
+import math
 import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nextclick.cli import main
 from nextclick.errors import ConfigError
 from nextclick.online import records
+from nextclick.online.page import to_html
 from nextclick.online.records import Recorder, read_records
 from nextclick.online.report import report
 from nextclick.online.running import Running
@@ -191,6 +196,22 @@ def test_a_page_of_another_site_cannot_send_events_without_asking(model: Path) -
         assert status("/v1/events", "cross-site", "https://y.example") == 403
 
 
+def test_a_name_that_was_made_to_lead_here_is_not_this_machine(model: Path) -> None:
+    """A page of that name would be of the same origin, and could read the figures."""
+    with client(model) as opened:
+
+        def status(host: str, path: str = "/metrics") -> int:
+            return int(opened.get(path, headers={"Host": host}).status_code)
+
+        for host in ("127.0.0.1:8000", "localhost:8000", "LOCALHOST", "[::1]:8000", socket.gethostname()):
+            assert status(host) == 200
+        for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example"):
+            assert status(host) == 403
+            assert status(host, "/v1/models") == 200
+    with client(model, admin_anywhere=True) as opened:
+        assert status("shop.example") == 200
+
+
 # -- clients that go away
 
 
@@ -354,7 +375,7 @@ def test_an_experiment_that_cannot_be_recorded_is_marked_and_its_clicks_are_aske
 
 def test_what_visitors_send_commands_neither_a_spreadsheet_nor_a_terminal(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
-    values = ["=1+1", "+1", "-1", "@x", "a\x1b[2Jb", "a\u202eb", "", "de"]
+    values = ["=1+1", "+1", "-1", "@x", "a\x1b[2Jb", "a\u202eb", "<script>x</script>", "[red]x", "", "de"]
     for n, value in enumerate(values):
         recorder.shown("t", f"s{n}", "a", f"r{n}", [], {"=market": value})
     recorder.close()
@@ -363,7 +384,21 @@ def test_what_visitors_send_commands_neither_a_spreadsheet_nor_a_terminal(tmp_pa
     rows = [row for row in csv.DictReader(io.StringIO(findings.to_csv())) if row["variant"] == "a"]
     found = {row["value"] for row in rows if row["by"] == "'=market"}
     bare = "\N{REPLACEMENT CHARACTER}"
-    assert found == {"'=1+1", "'+1", "'-1", "'@x", f"a{bare}[2Jb", f"a{bare}b", "(not sent)", "de"}
+    shown = {f"a{bare}[2Jb", f"a{bare}b", "<script>x</script>", "[red]x", "(not sent)", "de"}
+    assert found == {"'=1+1", "'+1", "'-1", "'@x", *shown}
+    page = to_html(findings)
+    assert "<script" not in page
+    assert "&lt;script&gt;x" in page
+    (tmp_path / "t.toml").write_text(
+        'name = "t"\n[[variant]]\nname = "a"\nmodel = "m"\nshare = 0.5\n'
+        '[[variant]]\nname = "b"\nmodel = "n"\nshare = 0.5\n'
+    )
+    told = CliRunner().invoke(
+        main, ["experiment", "report", str(tmp_path / "t.toml"), str(tmp_path)], env={"COLUMNS": "120"}
+    )
+    assert told.exit_code == 0
+    assert "\x1b[2J" not in told.output
+    assert "[red]x" in told.output
     assert {row["value"] for row in Running(trial, tmp_path).look()["rows"]} == {
         row.value for row in findings.rows
     }
@@ -424,6 +459,35 @@ def test_logs_tell_the_request_and_what_it_holds_only_if_asked(
         assert lists[0]["session"] == "secret-session"
         assert lists[0]["items"] == ["item 7"]
         assert len(lists[0]["listed"]) == 20
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_the_log_has_the_trace_of_a_model_that_fails(
+    model: Path, monkeypatch: pytest.MonkeyPatch, in_thread: bool
+) -> None:
+    traces: list[str] = []
+
+    class Traces(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            traces.append(logging.Formatter().format(record))
+
+    handler, log = Traces(), logging.getLogger("nextclick.serving")
+    log.addHandler(handler)
+    try:
+        with client(model, cache=0) as opened:
+            runner = service_of(opened).slots["m"].current.runner
+            runner._quick_from = math.inf if in_thread else 0.0
+
+            def breaks_here(*_: Any, **__: Any) -> Any:
+                raise ValueError("broken")
+
+            monkeypatch.setattr(runner.engine.model, "top", breaks_here)
+            reply = opened.post("/v1/recommend", json={"items": ["item 7"]})
+            assert reply.json()["marks"] == ["model-error"]
+            assert "broken" not in reply.text
+    finally:
+        log.removeHandler(handler)
+    assert any("in breaks_here" in trace for trace in traces)
 
 
 # -- figures

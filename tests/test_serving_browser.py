@@ -221,6 +221,28 @@ def test_a_list_keeps_its_place_for_the_keyboard_and_a_table_its_scroll(
     assert complaints == []
 
 
+def test_what_stands_in_a_catalogue_is_shown_as_text(
+    browser: Any, server: Server, complaints: list[str]
+) -> None:
+    title, price = "<img src=x onerror=alert(1)>", "<b>1</b>"
+    item = {"id": "P0001", "title": title, "price": price, "image": ""}
+    page = browser.new_page()
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("dialog", lambda dialog: complaints.append(dialog.message))
+    page.route(
+        lambda url: "/v1/catalogue" in url,
+        lambda route: route.fulfill(json={"items": [item], "categories": ["<script>"], "pages": 1}),
+    )
+    page.goto(server.url + "/")
+    page.wait_for_selector("#products button.product")
+    clicked(page, page.locator("#products button.product"), 1)
+    assert title in page.locator("#products").inner_text()
+    assert price in page.locator("#products").inner_text()
+    assert title in page.locator("#session").inner_text()
+    assert page.locator("#products img, #products b, #category script").count() == 0
+    assert complaints == []
+
+
 @pytest.mark.parametrize("path", ["/", "/experiment", "/docs"])
 def test_pages_fit_a_phone_and_can_be_used_with_a_keyboard(
     browser: Any, server: Server, complaints: list[str], path: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from nextclick.filters import ItemTable
 
 _SHOWN = 24  # items on a page
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif"}
+_LINK = re.compile(r"(https://[A-Za-z0-9.-]+(?::[0-9]+)?)/")
 _COLUMNS = ("title", "category", "subcategory", "brand", "price", "image")
 
 
@@ -47,7 +50,7 @@ class Catalogue:
                 ids, column.values.tolist(), column.present.tolist(), strict=True
             ):
                 if present:
-                    items[item][name] = value if name == "price" else str(value)
+                    items[item][name] = _price(value) if name == "price" else str(value)
         categories: dict[str, list[str]] = {}
         for item, about in items.items():
             categories.setdefault(about.get("category", ""), []).append(item)
@@ -56,8 +59,8 @@ class Catalogue:
     @property
     def image_hosts(self) -> tuple[str, ...]:
         """The hosts that pictures are linked from, for the content security policy."""
-        links = (urlsplit(about.get("image", "")) for about in self.items.values())
-        return tuple(sorted({f"https://{link.netloc}" for link in links if link.scheme == "https"}))
+        links = (_LINK.match(about.get("image", "")) for about in self.items.values())
+        return tuple(sorted({link[1] for link in links if link}))
 
     def some(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return items by id; one that the catalogue lacks is shown by its id."""
@@ -86,3 +89,12 @@ class Catalogue:
         if image and not image.startswith("https://"):
             image = f"pictures/{quote(about['id'], safe='')}"
         return {**about, "image": image}
+
+
+def _price(value: Any) -> float | str:
+    """Return a price as a number, which CSV has as text, or what else stands there."""
+    try:
+        price = float(value)
+    except ValueError:
+        return str(value)
+    return price if math.isfinite(price) else str(value)

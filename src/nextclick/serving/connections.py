@@ -38,7 +38,7 @@ def guarded(patience: float) -> tuple[type[Any], Callable[[], None]]:
 
         head_since: float | None = None
         head_bytes = 0
-        unread, unread_since = 0, 0.0  # bytes of answers that wait for the client, and since when as many do
+        unread, unread_since = 0, 0.0  # bytes of answers that wait for the client, and when fewer did last
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -63,6 +63,10 @@ def guarded(patience: float) -> tuple[type[Any], Callable[[], None]]:
             if self.head_bytes > _MOST and not self.transport.is_closing():
                 self.send_400_response("The head of the request is too large.")
 
+        def resume_writing(self) -> None:
+            self.unread = 0  # much was taken, whatever has been added since
+            super().resume_writing()
+
         def connection_lost(self, exc: Exception | None) -> None:
             connected.discard(self)
             waiting.discard(self)
@@ -78,11 +82,12 @@ def guarded(patience: float) -> tuple[type[Any], Callable[[], None]]:
         overdue = now - patience
         for connection in list(connected):
             left = connection.transport.get_write_buffer_size()
-            if left == 0 or left < connection.unread or connection.unread == 0:
-                connection.unread, connection.unread_since = left, now
+            if connection.unread == 0 or left < connection.unread:
+                connection.unread_since = now
             elif connection.unread_since < overdue:
                 connected.discard(connection)
                 _break_off(connection.transport)
+            connection.unread = left
         for connection in list(waiting):
             if connection.head_since is not None and connection.head_since < overdue:
                 waiting.discard(connection)

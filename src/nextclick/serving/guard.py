@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import re
 import secrets
+import socket
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -143,7 +144,11 @@ class Guard:
             and not self._options.admin_anywhere
             and not _is_here(client, headers, self._options)
         ):
-            raise Refused(403, "this is answered on the machine of the service only; see --admin-anywhere")
+            raise Refused(
+                403,
+                "this is answered on the machine of the service only, asked for at localhost or an address; "
+                "see --admin-anywhere",
+            )
         if self._rate and role is not None:
             self._check_rate(who)
 
@@ -242,10 +247,27 @@ def _is_here(client: str, headers: dict[bytes, bytes], options: Options) -> bool
     """Whether a request comes from this machine itself, and not from a proxy on it that was not announced."""
     if not options.proxies and (b"x-forwarded-for" in headers or b"forwarded" in headers):
         return False
+    if not _names_here(headers.get(b"host", b"").decode("latin-1")):
+        return False
     try:
         return ipaddress.ip_address(client).is_loopback
     except ValueError:
         return client == ""  # a local socket
+
+
+def _names_here(host: str) -> bool:
+    """Whether a Host header may name this machine, and not a site whose name was made to lead here.
+
+    A page of such a site is of the same origin for the browser, so that nothing else would stop it.
+    """
+    name = host.partition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+    if name.lower() in ("", "localhost", socket.gethostname().lower()):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 logging.getLogger("nextclick.serving").addHandler(logging.NullHandler())

@@ -1,4 +1,4 @@
-"""Sessions in Redis, or anything that speaks its protocol: shared by services on many machines."""
+"""Sessions in Redis, or what speaks its protocol and runs scripts: shared by services on many machines."""
 
 from __future__ import annotations
 

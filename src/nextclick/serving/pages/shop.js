@@ -88,7 +88,7 @@ async function showProducts() {
   at("find").hidden = found.pages === 0;
 }
 
-const priceOf = (item) => (typeof item.price === "number" ? item.price.toFixed(2) : "");
+const priceOf = (item) => (typeof item.price === "number" ? item.price.toFixed(2) : item.price || "");
 
 // -- clicks and lists
 
