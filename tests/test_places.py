@@ -158,7 +158,7 @@ def test_a_log_elsewhere_is_read_as_it_is_here(form: str, elsewhere: Any, tmp_pa
 
 
 def test_a_partitioned_folder(elsewhere: Any, tmp_path: Path) -> None:
-    """Its files are one log, what they are partitioned by is a column; markers and what is hidden are none."""
+    """Its files are one log, what they are partitioned by is a column; what is hidden is left out."""
     folder = partitioned(tmp_path / "clicks")
     sent(folder, elsewhere, "/clicks")
     for number, source in enumerate([folder, f"file://{folder}", "memory://clicks", "memory://clicks/day=*"]):

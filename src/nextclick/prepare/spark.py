@@ -17,9 +17,10 @@ from nextclick.errors import ConfigError, DataError, MissingExtraError
 from nextclick.places import Url
 from nextclick.prepare.engines import DuckDB, export, together
 from nextclick.prepare.finding import Look, folders_of, head_of
-from nextclick.prepare.sources import Dialect, File, Source, raw_sql, unreadable
+from nextclick.prepare.sources import WRITTEN, Dialect, File, Source, raw_sql, unreadable
 
 _BROKEN = "nextclick_unreadable_line"
+_NO_SECONDS = "^([0-9-]+[T ][0-9]{1,2}:[0-9]{1,2})(Z| [A-Z]|[+-])"  # Spark knows no zone after minutes
 _LOST = re.compile(
     r"Python worker exited unexpectedly[^\n]*|ExecutorLostFailure[^\n]*|Connection refused|"
     r"Connection reset by peer|Answer from Java side is empty|SparkContext was shut down|"
@@ -37,8 +38,13 @@ class Spark:
 
     dialect = Dialect(
         quote=lambda name: "`" + name.replace("`", "``") + "`",
+        # The end: not $, which is also before a last line feed.
         micros=lambda value, is_text: (
-            f"UNIX_MICROS({'TRY_CAST' if is_text else 'CAST'}({value} AS TIMESTAMP))"
+            f"CASE WHEN {value} RLIKE '^({WRITTEN})(?!(?s:.))' "
+            f"THEN UNIX_MICROS(TRY_CAST(REGEXP_REPLACE({value}, '{_NO_SECONDS}', '$1:00$2') "
+            "AS TIMESTAMP)) END"
+            if is_text
+            else f"UNIX_MICROS(CAST({value} AS TIMESTAMP))"
         ),
         median=lambda value: f"PERCENTILE_APPROX({value}, 0.5)",
     )
@@ -131,14 +137,14 @@ class Spark:
         """Return rows whose instants in nanoseconds, which Spark reads as numbers, are instants."""
         kinds = dict(rows.dtypes)
         for column, kind in source.kinds.items():
-            if kind == "instant" and kinds.get(column) == "bigint":
+            if kind == "nanos" and kinds.get(column) == "bigint":
                 quoted = self.dialect.quote(column)
                 rows = rows.withColumn(column, _expression(f"TIMESTAMP_MICROS({quoted} DIV 1000)"))
         return rows
 
     def listed(self, url: Url) -> list[tuple[Url, str]]:
         """Return the files of a URL, as Spark's own file systems see them, and their names below it."""
-        text = url.text.rstrip("/")
+        text, self.files = url.text.rstrip("/"), [url]
 
         def look() -> list[tuple[str, int]]:
             reader = self.session.read.format("binaryFile").option("recursiveFileLookup", "true")
