@@ -24,6 +24,7 @@ from nextclick.clickstream import StreamConfig, generate
 from nextclick.errors import ArtifactError, ConfigError, DataError, MissingExtraError
 from nextclick.large import open_engine
 from nextclick.large.engine import Counting
+from nextclick.prepare.engines import DuckDB
 
 MODELS: list[tuple[type[Recommender], dict[str, Any]]] = [
     (ItemKNN, {}),
@@ -99,6 +100,44 @@ def test_lists_do_not_depend_on_the_number_of_buckets(data: Dataset, monkeypatch
     assert max(total for what, _, total in told if what == "counting pairs") > 5
     assert_same(model, ItemKNN().fit(data.train))
     assert_same(again, ItemKNN(pairs="anchor").fit(data.train))
+
+
+@pytest.mark.parametrize("pairs", ["session", "anchor"])
+def test_only_pruned_lists_leave_the_engine(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch, pairs: str
+) -> None:
+    """Of many pairs of items no more rows come out than there are places in the lists."""
+    delivered: list[int] = []
+    columns, rows = DuckDB.columns, DuckDB.rows
+
+    def counted(self: DuckDB, sql: str) -> Any:
+        found = columns(self, sql)
+        delivered.append(max(map(len, found.values()), default=0))
+        return found
+
+    def few(self: DuckDB, sql: str) -> Any:
+        found = rows(self, sql)
+        assert len(found) <= 1, sql
+        return found
+
+    monkeypatch.setattr(DuckDB, "columns", counted)
+    monkeypatch.setattr(DuckDB, "rows", few)
+    model = fitted(ItemKNN(pairs=pairs, n_neighbours=1), data, data.train)
+    n_items = data.train.n_items
+    everything = len(ItemKNN(pairs=pairs, n_neighbours=n_items).fit(data.train).state()["items"])
+    assert everything > 5 * n_items
+    assert max(delivered) <= n_items
+    assert len(model.state()["items"]) <= n_items
+
+
+def test_what_is_opened_is_mapped_and_not_read(data: Dataset) -> None:
+    """The flat arrays beside the shards: parts of the data are windows into the files."""
+    assert data.path is not None
+    opened = Dataset.load(data.path)
+    for array in (opened.sessions.items, opened.sessions.times):
+        assert isinstance(array, np.memmap)
+    assert np.shares_memory(opened.train.items, opened.sessions.items)
+    assert np.shares_memory(opened.test.items, opened.sessions.items)
 
 
 def test_ties_by_hand(tmp_path: Path) -> None:

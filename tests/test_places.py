@@ -247,6 +247,21 @@ def test_prepared_data_elsewhere_are_used_as_those_here(elsewhere: Any, tmp_path
     assert all(np.array_equal(array, fitted.state()[name]) for name, array in plain.state().items())
 
 
+@pytest.mark.parametrize("form", ["sessions.jsonl", "clicks.csv"])
+def test_sessions_elsewhere_are_answered_as_those_here(form: str, elsewhere: Any, tmp_path: Path) -> None:
+    data = prepare(written(tmp_path / "clicks.csv"), out=tmp_path / "d")
+    ItemKNN().fit(data.train).save(tmp_path / "model")
+    (tmp_path / "sessions.jsonl").write_text(
+        '{"session": 1, "items": [1, 4]}\n{"session": 2, "items": [9]}\n'
+    )
+    elsewhere.pipe_file(f"/in/{form}", (tmp_path / form).read_bytes())
+    for number, source in enumerate([tmp_path / form, f"memory://in/{form}"]):
+        words = ["recommend", str(tmp_path / "model"), "--sessions", str(source)]
+        done = CliRunner().invoke(main, [*words, "--out", str(tmp_path / f"{number}.jsonl")])
+        assert done.exit_code == 0, done.output
+    assert (tmp_path / "0.jsonl").read_bytes() == (tmp_path / "1.jsonl").read_bytes()
+
+
 def test_slices_elsewhere(elsewhere: Any, tmp_path: Path) -> None:
     prepare(written(tmp_path / "log.parquet"), out="memory://made/slices", slices=2, min_support=1)
     for number in (1, 2):
