@@ -134,7 +134,13 @@ def test_what_is_written_here_only_says_so(tmp_path: Path, monkeypatch: pytest.M
     data = prepare(written(tmp_path / "log.csv"), out=tmp_path / "d")
     with pytest.raises(DataError, match="a URL, and this is written to folders of this machine only"):
         ItemKNN().fit(data.train).save(Path("s3://bucket/model"))
+    for words in (["--out", "s3://bucket/model"], ["--out", f"{tmp_path}/s3://bucket/model"]):
+        result = CliRunner().invoke(main, ["fit", str(tmp_path / "d"), "item-knn", *words])
+        assert result.exit_code == 1
+        assert "written to folders of this machine only" in " ".join(result.output.split())
     assert sorted(file.name for file in tmp_path.iterdir()) == ["d", "log.csv"]
+    (tmp_path / "a:").mkdir()  # a name that is no scheme's
+    ItemKNN().fit(data.train).save(tmp_path / "a:" / "model")
 
 
 # -- reading

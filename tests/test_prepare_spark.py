@@ -354,6 +354,33 @@ def test_without_java_the_error_says_so(tmp_path: Path, monkeypatch: pytest.Monk
         prepare(tmp_path / "l.csv", out=tmp_path / "d", engine="spark")
 
 
+def test_a_spark_that_is_started_gets_the_memory_asked_for(tmp_path: Path, monkeypatch: Any) -> None:
+    """And 4 GiB where none is."""
+    pytest.importorskip("pyspark")
+    asked: dict[str, str] = {}
+
+    class Builder:
+        def config(self, name: str, value: str) -> Builder:
+            asked[name] = value
+            return self
+
+        master = appName = lambda self, name: self
+
+        def getOrCreate(self) -> None:
+            raise RuntimeError("enough")
+
+    session = type("Session", (), {"builder": Builder(), "getActiveSession": staticmethod(lambda: None)})
+    monkeypatch.setattr("pyspark.sql.SparkSession", session)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "java").touch()
+    (tmp_path / "l.csv").write_text("session,item,time\n1,2,3\n")
+    for memory, expected in ((None, "4096m"), (16 << 30, "16384m")):
+        with pytest.raises(DataError, match=r"Spark could not be started with .*bin/java .enough"):
+            prepare(tmp_path / "l.csv", out=tmp_path / "d", engine="spark", memory=memory)
+        assert asked["spark.driver.memory"] == expected
+
+
 def test_without_pyspark_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyspark.sql", None)
     (tmp_path / "l.csv").write_text("session,item,time\n1,2,3\n")

@@ -19,6 +19,7 @@ from nextclick.prepare.engines import DuckDB, export, together
 from nextclick.prepare.finding import Look, folders_of, head_of
 from nextclick.prepare.sources import WRITTEN, Dialect, File, Source, raw_sql, unreadable
 
+_MEMORY = 4 << 30
 _BROKEN = "nextclick_unreadable_line"
 _NO_SECONDS = "^([0-9-]+[T ][0-9]{1,2}:[0-9]{1,2})(Z| [A-Z]|[+-])"  # Spark knows no zone after minutes
 _LOST = re.compile(
@@ -32,7 +33,8 @@ _LOST = re.compile(
 class Spark:
     """A Spark session with settings and names of its own; the running one is used if there is one.
 
-    work: an existing folder, on storage that all workers reach, removed by the caller.
+    work: an existing folder, on storage that all workers reach, removed by the caller;  memory: bytes of the
+    Java machine, where one is started; 4 GiB if not given.
     Raises MissingExtraError without pyspark and DataError without Java.
     """
 
@@ -49,7 +51,7 @@ class Spark:
         median=lambda value: f"PERCENTILE_APPROX({value}, 0.5)",
     )
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, memory: int | None = None) -> None:
         try:
             from pyspark.sql import SparkSession
         except ImportError:
@@ -60,7 +62,7 @@ class Spark:
         self.lines: list[Any] = []
         running = SparkSession.getActiveSession()
         self.own = running is None
-        base = running or _start(SparkSession, self.work)
+        base = running or _start(SparkSession, self.work, memory or _MEMORY)
         self.session = base.newSession()
         for name, value in {
             "spark.sql.session.timeZone": "UTC",
@@ -249,7 +251,8 @@ class Spark:
         if why := lost(error):
             return DataError(
                 f"Spark lost a worker or ended ({why}), most likely for want of memory or ended by somebody; "
-                "nothing was kept. Run the same command again, with more memory for Spark"
+                "nothing was kept. Run the same command again, with more memory for Spark (--memory 16GB, "
+                "where none is running)"
             )
         scheme = re.search(
             r"No FileSystem for scheme \"?([\w+.-]+)|Class (org\.apache\S+FileSystem) not found", text
@@ -320,7 +323,7 @@ def _kind(spark_type: str) -> str:
     return "text" if spark_type == "string" else spark_type
 
 
-def _start(builder: Any, work: Path) -> Any:
+def _start(builder: Any, work: Path, memory: int) -> Any:
     """Start Spark inside this process, reachable from this machine only.
 
     Raises DataError without Java, or where it does not start, as with a Java that is too old.
@@ -340,7 +343,7 @@ def _start(builder: Any, work: Path) -> Any:
         .config("spark.ui.showConsoleProgress", "false")
         .config("spark.driver.bindAddress", "127.0.0.1")
         .config("spark.driver.host", "127.0.0.1")
-        .config("spark.driver.memory", "4g")
+        .config("spark.driver.memory", f"{memory >> 20}m")
         .config("spark.local.dir", str(work / "spark"))
         .config("spark.sql.warehouse.dir", str(work / "warehouse"))
         .config("spark.log.level", "ERROR")
