@@ -16,12 +16,15 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import data as data_of_benchmarks
 import nextclick
 import scale
+import vectors
 from nextclick import VMISKNN, VSKNN, Dataset, ItemKNN, Recommender, Run, Sessions, prepare
 from nextclick.cli import main
 from nextclick.clickstream import StreamConfig, generate
 from nextclick.errors import ArtifactError, ConfigError, DataError, MissingExtraError
+from nextclick.index import Index
 from nextclick.large import open_engine
 from nextclick.large.engine import Counting
 from nextclick.prepare.engines import DuckDB
@@ -417,6 +420,37 @@ def test_the_tables_of_the_page_are_up_to_date() -> None:
     assert scale.PAGE.read_text("utf-8") == scale.filled(scale.PAGE.read_text("utf-8")), (
         "run python benchmarks/scale.py --tables"
     )
+
+
+def test_benchmarks_go_on_behind_what_they_kept(tmp_path: Path) -> None:
+    measured: list[str] = []
+
+    def measure() -> float:
+        measured.append("once")
+        return 1.5
+
+    for _ in range(2):
+        assert data_of_benchmarks.Kept(tmp_path / "work" / "parts.json").get("a part", measure) == 1.5
+    assert measured == ["once"]
+    (tmp_path / "work" / "parts.json").write_text('{"version": "0.0.0"}')
+    with pytest.raises(SystemExit, match=r"measured with version 0\.0\.0: take another folder"):
+        data_of_benchmarks.Kept(tmp_path / "work" / "parts.json")
+
+
+def test_an_index_that_was_kept_is_not_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And finds as many of the exact items as it did when it was built."""
+    pytest.importorskip("faiss")
+    of, queries = vectors.drawn(3000, 20)
+    assert np.allclose(np.linalg.norm(of, axis=1), 1)
+    exact, _ = vectors.nearest(of, queries)
+    slow = np.argsort(-(queries @ of.T), axis=1, kind="stable")[:, : vectors.K]
+    assert np.array_equal(np.sort(exact), np.sort(slow))
+    first = vectors.opened(of, queries, exact, tmp_path, "cells")
+    assert first.figures["recall_when_built"] >= vectors.RECALL
+    monkeypatch.setattr(Index, "build", None)
+    again = vectors.opened(of, queries, exact, tmp_path, "cells")
+    assert {**again.figures, "open_ms": 0} == {**first.figures, "open_ms": 0}
+    assert again.index.measured(queries, exact) == pytest.approx(first.figures["recall_when_built"], abs=1e-4)
 
 
 def test_slopes_and_targets_by_hand() -> None:

@@ -45,7 +45,7 @@ class Job:
 
 def sent_name(of: str, path: str) -> str:
     """Return the name of a file or folder of a job in the archive; the ending tells how it is read."""
-    return of + Path(path).suffix
+    return of + "".join(Path(path).suffixes)
 
 
 def received(job: Job, sent: str) -> Job:
