@@ -15,6 +15,7 @@ from typing import Any
 
 from nextclick.plan.costs import Counts, UnitCosts
 from nextclick.plan.estimate import Machine, duration, plan, size
+from nextclick.plan.logs import CLICKS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "plan.md"
@@ -23,12 +24,14 @@ WORKED = Counts(2_300_000_000, 20_000_000)
 MACHINE = Machine(cores=16, memory=128 * 10**9, disk=4 * 10**12)
 MODELS = ("markov", "item-knn", "vmis-knn", "gru4rec", "narm")
 PREDICTIONS = 1_000_000
+_ASKED, _BUSY = 10_000, 0.6  # lists a second at the busiest moment; share of a core that may be busy
 
 
 def filled(page: str) -> str:
     """Return what the page should be."""
     parts: Mapping[str, Callable[[], str]] = {
-        "worked": worked, "sizing": sizing, "catalogue": catalogue, "lists": lists, "processes": processes,
+        "engines": engines, "worked": worked, "sizing": sizing, "catalogue": catalogue, "lists": lists,
+        "processes": processes,
     }  # fmt: skip
     for mark, make in parts.items():
         before, start, rest = page.partition(f"<!-- {mark} -->")
@@ -70,6 +73,74 @@ def worked() -> str:
         lines += [f"  {note}" for note in step.notes]
         lines += [f"  too much for one machine: {problem}" for problem in step.problems]
     return "\n".join([*lines, "```", ""])
+
+
+def engines() -> str:
+    """Which engine runs which step of the plan, and what its figures are extrapolated from."""
+    events, items, cores = WORKED.events, WORKED.items, MACHINE.cores
+    sessions = round(events / CLICKS)
+    rows = []
+
+    def add(step: str, engine: str, unit: float, count: int, what: str, made: str, measured: str) -> None:
+        core = unit * count
+        rows.append(
+            f"| {step} | {engine} | {duration(unit)} x {count:,} {what} = {duration(core)} of a core | "
+            f"{duration(core / cores)} | {made} | {measured} |"
+        )
+
+    scale = _read("scale")
+    for name, step in (
+        ("prepare", "prepare"), ("item-knn duckdb", "fit `item-knn`"), ("vmis-knn duckdb", "fit `vmis-knn`"),
+    ) if scale else ():  # fmt: skip
+        assert scale is not None
+        row = max((row for row in scale["rows"] if row["step"] == name), key=lambda row: row["events"])
+        made = size(row["made_gb"] * 1e9 / row["events"] * events)
+        unit = row["cpu_seconds"] / row["events"]
+        add(
+            step, f"DuckDB in {scale['memory']}, or Spark", unit, events, "clicks",
+            f"{made}; memory {row['peak_gb']:g} GB as measured, the rest spills",
+            f"{row['events']:,} clicks, {_times(events, row['events'])}; results/scale.json",
+        )  # fmt: skip
+    batch = _read("spark_batch")
+    for row in batch["rows"] if batch else ():
+        assert batch is not None
+        add(
+            f"lists of `{row['model']}` for all sessions", "Spark, `recommend --engine spark`",
+            row["seconds_on_spark"] * batch["cores"] / row["sessions"], sessions, "sessions",
+            size(row["bytes"] / row["sessions"] * sessions) if "bytes" in row else "",
+            f"{row['sessions']:,} sessions, {_times(sessions, row['sessions'])}, start of Spark included; "
+            "results/spark_batch.json",
+        )  # fmt: skip
+    index = _read("huge_catalogue") or _read("huge_catalogue_1000000")
+    if index:
+        add(
+            "index of a network's items", "faiss, `nextclick index --kind cells`",
+            index["build_core_seconds"] / index["items"], items, "items",
+            f"{size(index['bytes'] / index['items'] * items)} beside vectors of "
+            f"{size(index['vectors_bytes'] / index['items'] * items)}",
+            f"{index['items']:,} items, {_times(items, index['items'])}; building grows faster than the "
+            "items, as there are more cells; results/huge_catalogue.json",
+        )  # fmt: skip
+    lines = [
+        f"| step | engine | work | on {cores} cores | makes | extrapolated from |",
+        "|---|---|---|---|---|---|",
+        *rows,
+    ]
+    replicas = _read("sizing")
+    for row in replicas["rows"] if replicas else ():
+        if row["items"] == max(replicas["sizes"]) and row["model"] in ("item-knn", "vs-knn"):
+            needed = _ASKED / row["lists_per_core_second"] / _BUSY
+            lines.append(
+                f"| serve `{row['model']}` | replicas over Redis | {_ASKED:,} lists a second, if so many are "
+                f"asked for, / {row['lists_per_core_second']:,.0f} of a core / {_BUSY:g} busy = {needed:.0f} "
+                f"cores | | a replica of {row['resident_mb']:,} MB | {row['items']:,} items, "
+                f"{_times(items, row['items'])}; results/sizing.json |"
+            )
+    return "\n".join([*lines, ""])
+
+
+def _times(count: int, measured: int) -> str:
+    return f"x {count / measured:,.0f}"
 
 
 def sizing() -> str:

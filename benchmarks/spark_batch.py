@@ -95,7 +95,9 @@ def compared(name: str, work: Path) -> dict[str, Any]:
     return {
         "model": name, **counts, "rows_in_either": both, "rows_that_differ": different,
         "lists_with_ties": tied, "seconds_here": round(seconds_here, 1),
-        "seconds_on_spark": round(seconds_spark, 1), "partitions_complete_when_killed": before_kill,
+        "seconds_on_spark": round(seconds_spark, 1),
+        "bytes": sum(file.stat().st_size for file in spark.glob("part-*")),
+        "partitions_complete_when_killed": before_kill,
     }  # fmt: skip
 
 

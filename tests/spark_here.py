@@ -46,3 +46,18 @@ def small_spark(folder: Path) -> Iterator[Any]:
     )
     yield session
     session.stop()
+
+
+def below(pid: int) -> list[int]:
+    """Return the processes that a process has started, and those that these have."""
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+        except OSError:
+            continue
+        children.setdefault(int(fields[1]), []).append(int(folder.name))
+    found = list(children.get(pid, ()))
+    for child in found:
+        found += children.get(child, ())
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +21,9 @@ from click.testing import CliRunner
 import nextclick
 from nextclick import ConfigError, DataError, MissingExtraError
 from nextclick.batch import recommend_file
-from nextclick.batch_spark import Job, recommend_on_spark
+from nextclick.batch_spark import Job, driver, recommend_on_spark
 from nextclick.cli import main
-from spark_here import WARNINGS, small_spark
+from spark_here import WARNINGS, below, small_spark
 from synthetic import chain
 
 pytestmark = [pytest.mark.spark, *WARNINGS]
@@ -94,6 +95,25 @@ def test_a_log_is_answered_as_it_is_here(form: str, model: Path, tmp_path: Path)
     assert told[-1] == (5, 5)
     scores = [row[2] for row in read(tmp_path / "lists")]
     assert sum(len(set(of)) < len(of) for of in scores) > 50  # there are ties
+
+
+@pytest.mark.usefixtures("spark")
+def test_the_model_is_sent_to_the_workers(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They need no path of the machine that starts the job: the folder is gone when they begin."""
+    copy, source = Path(shutil.copytree(model, tmp_path / "sknn")), clicks(tmp_path / "log.csv", 30)
+    expected = here(model, source, tmp_path / "here.jsonl", columns={"order": "ord"})
+    run_there = driver._run
+
+    def without_the_folder(*given: Any) -> None:
+        shutil.rmtree(copy)
+        run_there(*given)
+
+    monkeypatch.setattr(driver, "_run", without_the_folder)
+    job = Job(str(copy), str(tmp_path / "lists"))
+    recommend_on_spark(job, f"file://{source}", columns={"order": "ord"}, partitions=2)
+    assert_same(tmp_path / "lists", expected)
 
 
 @pytest.mark.usefixtures("spark")
@@ -245,18 +265,8 @@ def test_a_lost_worker_leaves_what_is_complete(model: Path, tmp_path: Path) -> N
 
 def workers_of(pid: int) -> list[int]:
     """Return the Python workers of Spark below a process."""
-    children: dict[int, list[int]] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-        except OSError:
-            continue
-        children.setdefault(int(fields[1]), []).append(int(folder.name))
-    below = list(children.get(pid, ()))
-    for child in below:
-        below += children.get(child, ())
     found = []
-    for child in below:
+    for child in below(pid):
         try:
             command = Path(f"/proc/{child}/cmdline").read_text("utf-8", "replace")
         except OSError:

@@ -16,14 +16,18 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import data as data_of_benchmarks
 import nextclick
 import scale
+import vectors
 from nextclick import VMISKNN, VSKNN, Dataset, ItemKNN, Recommender, Run, Sessions, prepare
 from nextclick.cli import main
 from nextclick.clickstream import StreamConfig, generate
 from nextclick.errors import ArtifactError, ConfigError, DataError, MissingExtraError
+from nextclick.index import Index
 from nextclick.large import open_engine
 from nextclick.large.engine import Counting
+from nextclick.prepare.engines import DuckDB
 
 MODELS: list[tuple[type[Recommender], dict[str, Any]]] = [
     (ItemKNN, {}),
@@ -99,6 +103,44 @@ def test_lists_do_not_depend_on_the_number_of_buckets(data: Dataset, monkeypatch
     assert max(total for what, _, total in told if what == "counting pairs") > 5
     assert_same(model, ItemKNN().fit(data.train))
     assert_same(again, ItemKNN(pairs="anchor").fit(data.train))
+
+
+@pytest.mark.parametrize("pairs", ["session", "anchor"])
+def test_only_pruned_lists_leave_the_engine(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch, pairs: str
+) -> None:
+    """Of many pairs of items no more rows come out than there are places in the lists."""
+    delivered: list[int] = []
+    columns, rows = DuckDB.columns, DuckDB.rows
+
+    def counted(self: DuckDB, sql: str) -> Any:
+        found = columns(self, sql)
+        delivered.append(max(map(len, found.values()), default=0))
+        return found
+
+    def few(self: DuckDB, sql: str) -> Any:
+        found = rows(self, sql)
+        assert len(found) <= 1, sql
+        return found
+
+    monkeypatch.setattr(DuckDB, "columns", counted)
+    monkeypatch.setattr(DuckDB, "rows", few)
+    model = fitted(ItemKNN(pairs=pairs, n_neighbours=1), data, data.train)
+    n_items = data.train.n_items
+    everything = len(ItemKNN(pairs=pairs, n_neighbours=n_items).fit(data.train).state()["items"])
+    assert everything > 5 * n_items
+    assert max(delivered) <= n_items
+    assert len(model.state()["items"]) <= n_items
+
+
+def test_what_is_opened_is_mapped_and_not_read(data: Dataset) -> None:
+    """The flat arrays beside the shards: parts of the data are windows into the files."""
+    assert data.path is not None
+    opened = Dataset.load(data.path)
+    for array in (opened.sessions.items, opened.sessions.times):
+        assert isinstance(array, np.memmap)
+    assert np.shares_memory(opened.train.items, opened.sessions.items)
+    assert np.shares_memory(opened.test.items, opened.sessions.items)
 
 
 def test_ties_by_hand(tmp_path: Path) -> None:
@@ -378,6 +420,37 @@ def test_the_tables_of_the_page_are_up_to_date() -> None:
     assert scale.PAGE.read_text("utf-8") == scale.filled(scale.PAGE.read_text("utf-8")), (
         "run python benchmarks/scale.py --tables"
     )
+
+
+def test_benchmarks_go_on_behind_what_they_kept(tmp_path: Path) -> None:
+    measured: list[str] = []
+
+    def measure() -> float:
+        measured.append("once")
+        return 1.5
+
+    for _ in range(2):
+        assert data_of_benchmarks.Kept(tmp_path / "work" / "parts.json").get("a part", measure) == 1.5
+    assert measured == ["once"]
+    (tmp_path / "work" / "parts.json").write_text('{"version": "0.0.0"}')
+    with pytest.raises(SystemExit, match=r"measured with version 0\.0\.0: take another folder"):
+        data_of_benchmarks.Kept(tmp_path / "work" / "parts.json")
+
+
+def test_an_index_that_was_kept_is_not_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And finds as many of the exact items as it did when it was built."""
+    pytest.importorskip("faiss")
+    of, queries = vectors.drawn(3000, 20)
+    assert np.allclose(np.linalg.norm(of, axis=1), 1)
+    exact, _ = vectors.nearest(of, queries)
+    slow = np.argsort(-(queries @ of.T), axis=1, kind="stable")[:, : vectors.K]
+    assert np.array_equal(np.sort(exact), np.sort(slow))
+    first = vectors.opened(of, queries, exact, tmp_path, "cells")
+    assert first.figures["recall_when_built"] >= vectors.RECALL
+    monkeypatch.setattr(Index, "build", None)
+    again = vectors.opened(of, queries, exact, tmp_path, "cells")
+    assert {**again.figures, "open_ms": 0} == {**first.figures, "open_ms": 0}
+    assert again.index.measured(queries, exact) == pytest.approx(first.figures["recall_when_built"], abs=1e-4)
 
 
 def test_slopes_and_targets_by_hand() -> None:

@@ -134,7 +134,13 @@ def test_what_is_written_here_only_says_so(tmp_path: Path, monkeypatch: pytest.M
     data = prepare(written(tmp_path / "log.csv"), out=tmp_path / "d")
     with pytest.raises(DataError, match="a URL, and this is written to folders of this machine only"):
         ItemKNN().fit(data.train).save(Path("s3://bucket/model"))
+    for words in (["--out", "s3://bucket/model"], ["--out", f"{tmp_path}/s3://bucket/model"]):
+        result = CliRunner().invoke(main, ["fit", str(tmp_path / "d"), "item-knn", *words])
+        assert result.exit_code == 1
+        assert "written to folders of this machine only" in " ".join(result.output.split())
     assert sorted(file.name for file in tmp_path.iterdir()) == ["d", "log.csv"]
+    (tmp_path / "a:").mkdir()  # a name that is no scheme's
+    ItemKNN().fit(data.train).save(tmp_path / "a:" / "model")
 
 
 # -- reading
@@ -158,7 +164,7 @@ def test_a_log_elsewhere_is_read_as_it_is_here(form: str, elsewhere: Any, tmp_pa
 
 
 def test_a_partitioned_folder(elsewhere: Any, tmp_path: Path) -> None:
-    """Its files are one log, what they are partitioned by is a column; markers and what is hidden are none."""
+    """Its files are one log, what they are partitioned by is a column; what is hidden is left out."""
     folder = partitioned(tmp_path / "clicks")
     sent(folder, elsewhere, "/clicks")
     for number, source in enumerate([folder, f"file://{folder}", "memory://clicks", "memory://clicks/day=*"]):
@@ -245,6 +251,21 @@ def test_prepared_data_elsewhere_are_used_as_those_here(elsewhere: Any, tmp_path
     assert len(list(data.path.rglob("part-*.parquet"))) == len(data.shards) > 1
     plain = ItemKNN().fit(here.train)
     assert all(np.array_equal(array, fitted.state()[name]) for name, array in plain.state().items())
+
+
+@pytest.mark.parametrize("form", ["sessions.jsonl", "clicks.csv"])
+def test_sessions_elsewhere_are_answered_as_those_here(form: str, elsewhere: Any, tmp_path: Path) -> None:
+    data = prepare(written(tmp_path / "clicks.csv"), out=tmp_path / "d")
+    ItemKNN().fit(data.train).save(tmp_path / "model")
+    (tmp_path / "sessions.jsonl").write_text(
+        '{"session": 1, "items": [1, 4]}\n{"session": 2, "items": [9]}\n'
+    )
+    elsewhere.pipe_file(f"/in/{form}", (tmp_path / form).read_bytes())
+    for number, source in enumerate([tmp_path / form, f"memory://in/{form}"]):
+        words = ["recommend", str(tmp_path / "model"), "--sessions", str(source)]
+        done = CliRunner().invoke(main, [*words, "--out", str(tmp_path / f"{number}.jsonl")])
+        assert done.exit_code == 0, done.output
+    assert (tmp_path / "0.jsonl").read_bytes() == (tmp_path / "1.jsonl").read_bytes()
 
 
 def test_slices_elsewhere(elsewhere: Any, tmp_path: Path) -> None:

@@ -128,6 +128,23 @@ def test_until_is_where_one_machine_ends(
             assert again[step.step, step.subject].fits == fits, (step.step, step.subject, other)
 
 
+def test_a_fit_beyond_the_memory_is_sent_to_an_engine() -> None:
+    """Only the models that have one; and the command that it names takes them."""
+    machine = Machine(cores=2, memory=10**8, disk=10**10, hours=0.001)
+    found = steps(plan(Counts(10**9, 10**6), UnitCosts.shipped(), machine, list(nextclick.MODELS)))
+    for name, model in nextclick.MODELS.items():
+        problems = found["fit", name].problems
+        too_long, too_large = (
+            next(problem for problem in problems if what in problem)
+            for what in ("takes ", "of memory of 100 MB")
+        )
+        assert ("fit --engine duckdb, which spills to disk" in too_large) == model.fits_by_engine, name
+        assert ("fit --engine spark on a cluster" in too_long) == model.fits_by_engine, name
+    assert {"item-knn", "vmis-knn"} == {
+        name for name in nextclick.MODELS if nextclick.MODELS[name].fits_by_engine
+    }
+
+
 def test_what_is_extrapolated_is_said() -> None:
     assert plan(Counts(5000, 5), COSTS, MACHINE, ["markov"]).beyond == (5.0, 0.5)
 

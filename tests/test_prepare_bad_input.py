@@ -250,23 +250,6 @@ def test_full_disk_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert nothing_left(tmp_path)
 
 
-def test_really_full_disk(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    try:
-        rows = "".join(f"s{s},i{i},{T0 + s * 100 + i}\n" for s in range(4000) for i in range(5))
-        with pytest.raises(DataError, match="the disk is full; nothing was kept"):
-            prepare(log_of(tmp_path, HEADER + rows), out=disk / "d")
-        assert not list(disk.iterdir())
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
-
-
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     """The interrupt comes while the engine counts a log that would take much longer than the test."""
     duckdb.sql(

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from nextclick.errors import ConfigError, DataError
 from nextclick.files import new_file
 from nextclick.filters import Filter
+from nextclick.places import Url, place
 from nextclick.recommendations import Recommendations
 from nextclick.recommender import Recommender
 from nextclick.sessions import ItemId
@@ -42,7 +43,7 @@ class Counts:
 
 def recommend_file(
     model: Recommender,
-    source: Path,
+    source: str | Path | Url,
     out: Path,
     *,
     k: int = 20,
@@ -55,16 +56,17 @@ def recommend_file(
     """Answer every session of ``source`` and write the lists to ``out``.
 
     source: JSON lines ``{"session": id, "items": [id, ...]}`` (.jsonl), or a table of clicks in any form
-    that ``prepare`` reads, its clicks in any order;  columns: names of its columns by role, where they are
-    not recognised.  out: .jsonl, one line per session with "items", "unknown" and "fallback", and "reason"
-    where rules left a list short; or .csv with the columns session, rank, item, score. Written aside first,
-    so never half.  filter: rules that every item recommended must meet.
+    that ``prepare`` reads, its clicks in any order, or the URL of one;  columns: names of its columns by
+    role, where they are not recognised.  out: .jsonl, one line per session with "items", "unknown" and
+    "fallback", and "reason" where rules left a list short; or .csv with the columns session, rank, item,
+    score. Written aside first, so never half.  filter: rules that every item recommended must meet.
     progress: called with the number of sessions answered so far.
     Raises DataError for an unreadable source, with the line, and ConfigError for an unknown ending of out.
     """
     if out.suffix not in (*JSON_LINES, ".csv"):
         raise ConfigError(f"{out}: write to a file that ends in .jsonl or .csv")
-    if not source.exists():
+    source = place(source)
+    if isinstance(source, Path) and not source.exists():
         raise DataError(f"{source}: no such file or folder; check the path")
     stream = _from_json_lines(source) if source.suffix in JSON_LINES else _from_table(source, columns or {})
     done = fallbacks = unknown = shortened = 0
@@ -104,8 +106,8 @@ def _csv_writer(target: TextIO) -> Callable[[ItemId, Recommendations], None]:
     return write
 
 
-def _from_json_lines(source: Path) -> Iterator[Session]:
-    with source.open("rb") as lines:
+def _from_json_lines(source: Path | Url) -> Iterator[Session]:
+    with source.open() if isinstance(source, Url) else source.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -134,11 +136,11 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int | str) and not isinstance(value, bool)
 
 
-def _from_table(source: Path, columns: Mapping[str, str | None]) -> Iterator[Session]:
+def _from_table(source: Path | Url, columns: Mapping[str, str | None]) -> Iterator[Session]:
     from nextclick.prepare.engines import DuckDB
     from nextclick.prepare.finding import find_source
 
-    found = find_source(source, columns)
+    found = find_source(str(source), columns)
     if found.columns.session is None:
         raise DataError(
             f"{source}: it names users and no sessions; name the column of sessions with --session"

@@ -23,12 +23,13 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 # What tells a directory of ours: prepared data, its slices, a model, a simulated shop, a stream, a demo.
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_URL = re.compile(r"(?:^|/)[A-Za-z][A-Za-z0-9+.-]+:(?=/)")
 OURS = ("prepare.json", "slice-1", "manifest.json", "shop.json", "stream.json", "report.json")
 
 
 def check_new(target: Path, *, overwrite: bool = False) -> None:
     """Raise DataError where ``new_directory`` would, for a look before long work."""
+    _check_here(target)
     if target.exists():
         if not overwrite:
             raise DataError(f"{target} exists already: choose another name, or allow it with --overwrite")
@@ -144,14 +145,20 @@ def directory_size(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-@contextlib.contextmanager
-def _place(target: Path) -> Iterator[None]:
-    """Turn every refusal to make something beside ``target`` into an error that names it and the remedy."""
-    if _URL.match(str(target)):  # a folder "s3:" would be made
+def _check_here(target: Path) -> None:
+    """Refuse a URL where it was taken for a path: a folder with the name of its scheme would be made."""
+    scheme = _URL.search(str(target))
+    if scheme is not None and not Path(str(target)[: scheme.end()]).exists():
         raise DataError(
             f"{target}: a URL, and this is written to folders of this machine only; write it to one, and "
             "copy it from there"
         )
+
+
+@contextlib.contextmanager
+def _place(target: Path) -> Iterator[None]:
+    """Turn every refusal to make something beside ``target`` into an error that names it and the remedy."""
+    _check_here(target)
     try:
         with room(target):
             yield

@@ -83,6 +83,7 @@ def recommend_on_spark(
                          partitions - len(missing) + done, partitions))  # fmt: skip
             finally:
                 shutil.rmtree(work, ignore_errors=True)
+                _remove_halves(out)  # of workers that were ended
             for part in _missing(out, partitions):  # those that no session hashes to
                 Part(job, part).close()
         counts = _counted(out, partitions)
@@ -112,9 +113,13 @@ def _begun(job: Job, source: Path | Url, columns: Mapping[str, str | None], part
         raise DataError(f"{out}: holds other files; name a new folder for the lists")
     else:
         write_json(out / ABOUT, about)
+    _remove_halves(out)
+    return _missing(out, partitions)
+
+
+def _remove_halves(out: Path) -> None:
     for half in out.glob(".part-*"):
         half.unlink(missing_ok=True)
-    return _missing(out, partitions)
 
 
 def _about(

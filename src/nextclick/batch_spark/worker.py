@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
@@ -44,7 +45,7 @@ class Job:
 
 def sent_name(of: str, path: str) -> str:
     """Return the name of a file or folder of a job in the archive; the ending tells how it is read."""
-    return of + Path(path).suffix
+    return of + "".join(Path(path).suffixes)
 
 
 def received(job: Job, sent: str) -> Job:
@@ -130,7 +131,11 @@ class Part:
         self.file = Path(job.out) / file_name(number)
         self.aside = self.file.with_name(f".{self.file.name}.{uuid.uuid4().hex}")
         self.counts = asdict(Counts(0, 0, 0))
-        self.writer: Any = ParquetWriter(self.aside, self.schema, compression="zstd")
+        try:
+            self.writer: Any = ParquetWriter(self.aside, self.schema, compression="zstd")
+        except BaseException:
+            self.aside.unlink(missing_ok=True)
+            raise
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         """Answer sessions and write their lists."""
@@ -161,5 +166,8 @@ class Part:
 
     def abandon(self) -> None:
         """Remove what is not complete; nothing after ``close``."""
-        self.writer.close()
-        self.aside.unlink(missing_ok=True)
+        try:
+            with contextlib.suppress(OSError):  # on a full disk, of which is told already
+                self.writer.close()
+        finally:
+            self.aside.unlink(missing_ok=True)

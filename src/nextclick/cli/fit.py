@@ -84,7 +84,11 @@ from nextclick.tuning import read_settings
     show_default=True,
     help="For item-knn and vmis-knn: a database does the work, beyond memory; the model is the same.",
 )
-@click.option("--memory", metavar="SIZE", help="What duckdb works in, such as 8GB.  [default: 60% of all]")
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    help="What duckdb works in, such as 8GB, or a Spark started here.  [default: 60% of all; 4GiB]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the model if it exists.")
 def fit(
     data: Path | Url,

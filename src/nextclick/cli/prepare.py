@@ -76,7 +76,11 @@ from nextclick.settings import read_memory
     type=click.Choice(["duckdb", "spark"]),
     help="What runs the steps; the result is the same.",
 )
-@click.option("--memory", metavar="SIZE", help="What duckdb works in, such as 8GB.  [default: 60% of all]")
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    help="What duckdb works in, such as 8GB, or a Spark started here.  [default: 60% of all; 4GiB]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the data if they exist.")
 def prepare(
     source: tuple[str, ...],

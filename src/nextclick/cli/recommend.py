@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from nextclick import artifact, batch
-from nextclick.cli.console import messages, print_json, print_ranked, progress_bar, wants_json
+from nextclick.cli.console import Place, messages, print_json, print_ranked, progress_bar, wants_json
 from nextclick.cli.rules import bound_filter, check_rule_options, rule_options
 from nextclick.features import Features
+from nextclick.places import Url
 
 
 @click.command()
@@ -35,8 +36,8 @@ from nextclick.features import Features
 )
 @click.option(
     "--sessions",
-    type=click.Path(path_type=Path),
-    help="Answer the sessions of a file instead: .jsonl, or a click log.",
+    type=Place(),
+    help="Answer the sessions of a file instead: .jsonl, or a click log; or those of a URL.",
 )
 @click.option(
     "--out",
@@ -68,7 +69,7 @@ def recommend(
     items_file: Path | None,
     items_id: str | None,
     form: str | None,
-    sessions: Path | None,
+    sessions: Path | Url | None,
     out: Path | None,
     engine: str,
     partitions: int | None,
@@ -139,7 +140,7 @@ def recommend(
 
 
 def _on_spark(
-    model_dir: Path, sessions: Path, out: Path, k: int, exclude_seen: bool, features_dir: Path | None,
+    model_dir: Path, sessions: Path | Url, out: Path, k: int, exclude_seen: bool, features_dir: Path | None,
     rules: tuple[Path | None, Path | None, str | None], columns: dict[str, str | None], partitions: int,
 ) -> None:  # fmt: skip
     from nextclick.batch_spark import Job, opened, recommend_on_spark

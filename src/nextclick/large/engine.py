@@ -36,7 +36,8 @@ def open_engine(
 
     name: "duckdb" or "spark", the session that runs in this process or one of its own;  beside: temporary
     files lie in a folder next to this path, removed at the end; beside the data, if not given;  memory: bytes
-    that DuckDB works in before it spills to them, 60% of the machine's if not given.
+    that DuckDB works in before it spills to them, 60% of the machine's if not given; of a Spark that is
+    started here, 4 GiB if not given.
 
     Raises ConfigError for another name, ArtifactError for a shard that is missing or damaged,
     MissingExtraError without pyspark, and DataError without Java or when the disk is full.
@@ -62,7 +63,7 @@ def _opened(name: str, work: Path, files: list[Path], memory: int | None) -> Eng
     if name == "spark":
         from nextclick.prepare.spark import Spark
 
-        return Spark(work)
+        return Spark(work, memory)
     return DuckDB(work, files, memory)
 
 

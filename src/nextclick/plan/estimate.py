@@ -190,7 +190,7 @@ def _of_model(
     fit = Step("fit", model)
     seconds = _add(fit, costs, "seconds", counts, times=(epochs, "epochs") if epochs else None)
     memory = _add(fit, costs, "memory", counts, base=(base, started))
-    _add(fit, costs, "disk", counts)
+    disk = _add(fit, costs, "disk", counts)
     if epochs:
         fit.notes.append(f"{epochs} epochs at most by default; training may stop earlier")
     if seconds:
@@ -200,6 +200,9 @@ def _of_model(
     if memory:
         problem = "needs {found} of memory of {limit}: " + _smaller(model)
         _limit(fit, memory, counts, machine.memory - base, problem, base=base)
+    if disk:
+        problem = "the model takes {found} of disk of {limit}: a larger disk, or fewer items or sessions "
+        _limit(fit, disk, counts, machine.disk, problem + "(prepare --min-support, --recent)")
     yield fit
 
     evaluate = Step("evaluate", model)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nextclick import machine
 from nextclick.errors import DataError
 from nextclick.places import Url, file_system
-from nextclick.prepare.sources import Dialect, File, Source, literal, raw_sql, unreadable
+from nextclick.prepare.sources import WRITTEN, Dialect, File, Source, literal, raw_sql, unreadable
 
 
 class Engine(Protocol):
@@ -67,9 +67,13 @@ class DuckDB:
     dialect = Dialect(
         quote=lambda name: '"' + name.replace('"', '""') + '"',
         micros=lambda value, is_text: (
-            f"epoch_us({'TRY_CAST' if is_text else 'CAST'}({value} AS TIMESTAMPTZ))"
+            f"CASE WHEN regexp_full_match({value}, '{WRITTEN}') "
+            f"THEN epoch_us(TRY_CAST({value} AS TIMESTAMPTZ)) END"
+            if is_text
+            else f"epoch_us(CAST({value} AS TIMESTAMPTZ))"
         ),
         median=lambda value: f"quantile_disc({value}, 0.5)",
+        whole=lambda value: f"make_timestamp(epoch_ns(CAST({value} AS TIMESTAMP_NS)) // 1000)",
     )
 
     def __init__(self, work: Path, readable: Sequence[File] = (), memory: int | None = None) -> None:

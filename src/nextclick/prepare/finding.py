@@ -213,6 +213,8 @@ def _kind(duckdb_type: str) -> str:
         return "integer"
     if duckdb_type in ("FLOAT", "DOUBLE") or duckdb_type.startswith("DECIMAL"):
         return "float"
+    if duckdb_type in ("TIMESTAMP_NS", "TIMESTAMPTZ_NS"):
+        return "nanos"
     if duckdb_type.startswith(("TIMESTAMP", "DATE")):
         return "instant"
     return "text" if duckdb_type == "VARCHAR" else duckdb_type

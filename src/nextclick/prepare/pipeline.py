@@ -64,9 +64,9 @@ def prepare(
     through fsspec and Spark by itself; or ``train`` and ``test`` for logs that are split already.  out: the
     new folder, or the URL of one, written through fsspec.  progress: called with the name of each step as
     it begins.  memory: bytes that DuckDB works in before it uses temporary files, 60% of the machine's if not
-    given.  shard_clicks: clicks in one Parquet file of the result, about.  session, item, time, event, user,
-    order: columns, where they are not recognised.  The other arguments are the fields of ``PrepareOptions``,
-    explained and checked there.
+    given; or of a Spark that is started here, 4 GiB if not given.  shard_clicks: clicks in one Parquet file
+    of the result, about.  session, item, time, event, user, order: columns, where they are not recognised.
+    The other arguments are the fields of ``PrepareOptions``, explained and checked there.
 
     The steps: read; drop unusable rows, then exact duplicates; cut sessions at pauses where only users
     are known; keep the events asked for and one of repeated clicks; drop sessions that are too short or
@@ -143,7 +143,7 @@ def _opened(
     if options.engine == "spark" and any(_is_elsewhere(paths) for paths, _ in logs):
         from nextclick.prepare.spark import Spark
 
-        spark = Spark(work)
+        spark = Spark(work, memory)
         try:
             return spark, [find_source(paths, given, part, spark) for paths, part in logs]
         except BaseException:
@@ -153,7 +153,7 @@ def _opened(
     if options.engine == "spark":
         from nextclick.prepare.spark import Spark
 
-        return Spark(work), sources
+        return Spark(work, memory), sources
     return DuckDB(work, [file for source in sources for file in source.files], memory), sources
 
 

@@ -15,6 +15,13 @@ from nextclick.errors import DataError
 from nextclick.places import Url
 from nextclick.prepare.layouts import Columns
 
+WRITTEN = (
+    "[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([ T]([01]?[0-9]|2[0-3]):[0-5]?[0-9](:[0-5]?[0-9]([.][0-9]{0,9})?)?"
+    "(Z| (UTC|GMT|[A-Z][A-Za-z_]+/[A-Za-z_/]+)|[+-](0[0-9]|1[0-7])(:?[0-5][0-9])?)?)?"
+)
+"""A time that is text, as a regular expression without backslashes: what engines read in the same way."""
+_PLAIN = """CASE WHEN time LIKE '____/%'
+THEN CONCAT(REPLACE(SUBSTR(time, 1, 10), '/', '-'), SUBSTR(TRIM(time), 11)) ELSE TRIM(time) END"""
 CLOCK_FROM, CLOCK_TO = 631_152_000, 4_102_444_800  # seconds: 1990-01-01 and 2100-01-01, UTC
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
@@ -25,7 +32,8 @@ File = Path | Url
 class Source:
     """Files of one kind with the same columns.
 
-    kinds: column -> "integer", "float", "text", "instant" or a type that cannot be used.  partitions: the
+    kinds: column -> "integer", "float", "text", "instant", "nanos" (an instant in nanoseconds) or a type that
+    cannot be used.  partitions: the
     last of these columns, whose values are not in the files but in the names of their folders (day=7).
     """
 
@@ -42,7 +50,9 @@ class Source:
     def kind(self, role: str) -> str | None:
         """Return the kind of a role's values, or None where the role is not used."""
         names = self.columns.of_role().get(role)
-        return None if names is None else "text" if len(names) > 1 else self.kinds[names[0]]
+        if names is None:
+            return None
+        return "text" if len(names) > 1 else self.kinds[names[0]].replace("nanos", "instant")
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,7 @@ class Dialect:
     quote: Callable[[str], str]
     micros: Callable[[str, bool], str]  # expression, is it text? -> microseconds since 1970
     median: Callable[[str], str]
+    whole: Callable[[str], str] = lambda value: value  # instant in nanoseconds -> its microsecond
 
 
 def raw_sql(source: Source, table: str, dialect: Dialect) -> str:
@@ -68,7 +79,8 @@ def raw_sql(source: Source, table: str, dialect: Dialect) -> str:
             padded = "".join(f", '-', LPAD({column}, 2, '0')" for column in rest)
             chosen.append(f"CONCAT({year}{padded}) AS time")
         else:
-            chosen.append(f"{quoted[0]} AS {names.get(role, 'time')}")
+            value = dialect.whole(quoted[0]) if source.kinds[columns[0]] == "nanos" else quoted[0]
+            chosen.append(f"{value} AS {names.get(role, 'time')}")
     return f"SELECT {', '.join(chosen)} FROM {table}"
 
 
@@ -82,11 +94,13 @@ def log_sql(source: Source, unit: str, dialect: Dialect) -> str:
         kind = source.kind(role)
         if kind:
             chosen.append(f"{_id_sql(name, kind)} AS {name}")
-    kind = source.kind("time") or "text"
+    kind, of = source.kind("time") or "text", "raw"
     if unit == "iso":
         low, high = CLOCK_FROM * 1_000_000, CLOCK_TO * 1_000_000
-        micros = dialect.micros("time", kind == "text")
-        chosen.append(f"{_within(micros, low, high, micros)} AS time")
+        plain = _PLAIN if kind == "text" else "time"
+        of = f"(SELECT *, {plain} AS plain FROM raw) AS r"
+        of = f"(SELECT *, {dialect.micros('plain', kind == 'text')} AS micros FROM {of}) AS m"
+        chosen.append(f"{_within('micros', low, high, 'micros')} AS time")
     else:
         chosen.append(f"{_number_sql('time', kind, unit)} AS time")
     chosen.append("CAST(time AS STRING) AS written")
@@ -94,7 +108,7 @@ def log_sql(source: Source, unit: str, dialect: Dialect) -> str:
         chosen.append(f"{_whole_sql('ord', order)} AS ord")
     if source.kind("event"):
         chosen.append("COALESCE(CAST(event AS STRING), '') AS event")
-    return f"SELECT {', '.join(chosen)} FROM raw"
+    return f"SELECT {', '.join(chosen)} FROM {of}"
 
 
 def unit_of(source: Source, asked: str, numbers: int, present: int, median: float | None) -> str:
@@ -150,6 +164,8 @@ def _number_sql(name: str, kind: str, unit: str) -> str:
         # A double holds every microsecond until 2100; nanoseconds need more digits, and cost more time.
         name = f"TRY_CAST({name} AS {'DECIMAL(38,6)' if unit == 'ns' else 'DOUBLE'})"
     number = f"TRY_CAST({name} AS BIGINT)" if kind == "integer" else name
+    if kind == "float":  # of other types a product may have too many digits, or too few
+        number = f"CAST({name} AS DOUBLE)"
     if unit == "ns":
         whole = f"CAST(FLOOR({number}) AS BIGINT)"
         micros = f"CAST(ROUND(({whole} - {whole} % 1000) / 1000) AS BIGINT)"

@@ -17,9 +17,11 @@ from nextclick.errors import ConfigError, DataError, MissingExtraError
 from nextclick.places import Url
 from nextclick.prepare.engines import DuckDB, export, together
 from nextclick.prepare.finding import Look, folders_of, head_of
-from nextclick.prepare.sources import Dialect, File, Source, raw_sql, unreadable
+from nextclick.prepare.sources import WRITTEN, Dialect, File, Source, raw_sql, unreadable
 
+_MEMORY = 4 << 30
 _BROKEN = "nextclick_unreadable_line"
+_NO_SECONDS = "^([0-9-]+[T ][0-9]{1,2}:[0-9]{1,2})(Z| [A-Z]|[+-])"  # Spark knows no zone after minutes
 _LOST = re.compile(
     r"Python worker exited unexpectedly[^\n]*|ExecutorLostFailure[^\n]*|Connection refused|"
     r"Connection reset by peer|Answer from Java side is empty|SparkContext was shut down|"
@@ -31,19 +33,25 @@ _LOST = re.compile(
 class Spark:
     """A Spark session with settings and names of its own; the running one is used if there is one.
 
-    work: an existing folder, on storage that all workers reach, removed by the caller.
+    work: an existing folder, on storage that all workers reach, removed by the caller;  memory: bytes of the
+    Java machine, where one is started; 4 GiB if not given.
     Raises MissingExtraError without pyspark and DataError without Java.
     """
 
     dialect = Dialect(
         quote=lambda name: "`" + name.replace("`", "``") + "`",
+        # The end: not $, which is also before a last line feed.
         micros=lambda value, is_text: (
-            f"UNIX_MICROS({'TRY_CAST' if is_text else 'CAST'}({value} AS TIMESTAMP))"
+            f"CASE WHEN {value} RLIKE '^({WRITTEN})(?!(?s:.))' "
+            f"THEN UNIX_MICROS(TRY_CAST(REGEXP_REPLACE({value}, '{_NO_SECONDS}', '$1:00$2') "
+            "AS TIMESTAMP)) END"
+            if is_text
+            else f"UNIX_MICROS(CAST({value} AS TIMESTAMP))"
         ),
         median=lambda value: f"PERCENTILE_APPROX({value}, 0.5)",
     )
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, memory: int | None = None) -> None:
         try:
             from pyspark.sql import SparkSession
         except ImportError:
@@ -54,7 +62,7 @@ class Spark:
         self.lines: list[Any] = []
         running = SparkSession.getActiveSession()
         self.own = running is None
-        base = running or _start(SparkSession, self.work)
+        base = running or _start(SparkSession, self.work, memory or _MEMORY)
         self.session = base.newSession()
         for name, value in {
             "spark.sql.session.timeZone": "UTC",
@@ -131,14 +139,14 @@ class Spark:
         """Return rows whose instants in nanoseconds, which Spark reads as numbers, are instants."""
         kinds = dict(rows.dtypes)
         for column, kind in source.kinds.items():
-            if kind == "instant" and kinds.get(column) == "bigint":
+            if kind == "nanos" and kinds.get(column) == "bigint":
                 quoted = self.dialect.quote(column)
                 rows = rows.withColumn(column, _expression(f"TIMESTAMP_MICROS({quoted} DIV 1000)"))
         return rows
 
     def listed(self, url: Url) -> list[tuple[Url, str]]:
         """Return the files of a URL, as Spark's own file systems see them, and their names below it."""
-        text = url.text.rstrip("/")
+        text, self.files = url.text.rstrip("/"), [url]
 
         def look() -> list[tuple[str, int]]:
             reader = self.session.read.format("binaryFile").option("recursiveFileLookup", "true")
@@ -243,7 +251,8 @@ class Spark:
         if why := lost(error):
             return DataError(
                 f"Spark lost a worker or ended ({why}), most likely for want of memory or ended by somebody; "
-                "nothing was kept. Run the same command again, with more memory for Spark"
+                "nothing was kept. Run the same command again, with more memory for Spark (--memory 16GB, "
+                "where none is running)"
             )
         scheme = re.search(
             r"No FileSystem for scheme \"?([\w+.-]+)|Class (org\.apache\S+FileSystem) not found", text
@@ -314,7 +323,7 @@ def _kind(spark_type: str) -> str:
     return "text" if spark_type == "string" else spark_type
 
 
-def _start(builder: Any, work: Path) -> Any:
+def _start(builder: Any, work: Path, memory: int) -> Any:
     """Start Spark inside this process, reachable from this machine only.
 
     Raises DataError without Java, or where it does not start, as with a Java that is too old.
@@ -334,7 +343,7 @@ def _start(builder: Any, work: Path) -> Any:
         .config("spark.ui.showConsoleProgress", "false")
         .config("spark.driver.bindAddress", "127.0.0.1")
         .config("spark.driver.host", "127.0.0.1")
-        .config("spark.driver.memory", "4g")
+        .config("spark.driver.memory", f"{memory >> 20}m")
         .config("spark.local.dir", str(work / "spark"))
         .config("spark.sql.warehouse.dir", str(work / "warehouse"))
         .config("spark.log.level", "ERROR")
