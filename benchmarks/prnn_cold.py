@@ -38,7 +38,7 @@ from prnn_grid import SETTINGS, WORK, kept, shop
 
 EPOCHS = 4
 DAYS = 3 * 86_400_000_000  # of a span, in microseconds
-BOLDNESS, LIFTS = (0.0, 0.7, 1.0), (0.0, 1.25, 2.5, 3.75, 5.0)
+BOLDNESS, LIFTS = (0.0, 0.7, 1.0), (0.0, 2.5, 5.0)
 
 
 def main() -> None:
