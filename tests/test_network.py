@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import nextclick
 from nextclick import DataError, Sessions, TrainingDivergedError
-from synthetic import chain
+from synthetic import QUICK, chain
 
 torch = pytest.importorskip("torch")
 
@@ -212,13 +212,14 @@ def test_stops_early_and_keeps_the_best_epoch() -> None:
     assert reached == pytest.approx(max(figures))
 
 
-def test_divergence_stops_with_the_step_and_advice() -> None:
+@pytest.mark.parametrize("name", ["narm", "stamp", "gru4rec", "gru4rec-plus", "sml", "prnn"])
+def test_divergence_stops_with_the_step_and_advice(name: str) -> None:
+    model = nextclick.build(name, {**QUICK[name], "learning_rate": 3e38, "epochs": 3})
     with pytest.raises(
-        TrainingDivergedError, match=r"epoch \d+ after .* learning rate .* smaller learning_rate"
+        TrainingDivergedError,
+        match=r"epoch \d+ after [\d,]+ predicted .* learning rate 3e\+38.* smaller learning_rate",
     ):
-        nextclick.NARM(learning_rate=1e30, epochs=3, dim=4, hidden=4, batch_size=32).fit(
-            chain(20, 60, noise=0.3, seed=1)
-        )
+        model.fit(chain(20, 60, noise=0.3, seed=1))
 
 
 def test_nothing_to_learn_is_said() -> None:

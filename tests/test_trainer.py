@@ -314,15 +314,41 @@ def test_too_many_items_for_the_memory_are_refused_with_the_sum(monkeypatch: pyt
     )
     monkeypatch.setattr("nextclick.machine.available_memory", lambda: 10**9)
     weights = n * hidden + n + 2 * 3 * hidden * hidden + 2 * 3 * hidden
-    said = rf"{weights:,} weights for {n:,} items; {weights:,} x 4 bytes x 5 copies in training = 2\.0 GB"
-    with pytest.raises(DataError, match=said + r", and 1\.0 GB are available"):
+    step = 3 * 1 * (1 + 2048) + 2 * (1 + 2048) * hidden + 4 * 256 * 2048  # of one pair
+    said = rf"{weights:,} weights for {n:,} items; {weights:,} x 4 bytes x 5 copies in training"
+    with pytest.raises(
+        DataError, match=said + rf" \+ {step:,} x 4 bytes in a step = 2\.0 GB, and 1\.0 GB are available"
+    ):
         nextclick.GRU4Rec(hidden=hidden).fit(sessions)
-    assert weights * 4 * 5 == pytest.approx(2.0e9, rel=0.02)
+    assert weights * 4 * 5 + step * 4 == pytest.approx(2.0e9, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("gru4rec", {"n_samples": 10**9}),
+        ("prnn", {"n_samples": 10**9}),
+        ("sml", {"negatives": "own", "n_negatives": 10**8}),
+        ("sml", {"negatives": "shared", "n_negatives": 10**9}),
+    ],
+)
+def test_steps_too_large_for_the_memory_are_refused(name: str, values: dict[str, Any]) -> None:
+    """The weights of twenty items are few, but not what a step holds."""
+    with pytest.raises(DataError, match=r"bytes in a step = .* GB are available\. .*samples smaller"):
+        nextclick.build(name, values).fit(TRAIN)
+
+
+def test_a_batch_counts_as_what_there_is_to_fill_it() -> None:
+    values = {"epochs": 1, "batch_size": 10**9, "dim": 4, "hidden": 3}
+    for name in ("narm", "sml"):
+        assert nextclick.build(name, values).fit(TRAIN).n_items == 20
 
 
 def test_what_fits_in_the_memory_to_the_byte_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     model = nextclick.GRU4Rec(epochs=1, hidden=4, n_samples=4)
-    needed = (20 * 4 + 20 + 2 * 3 * 16 + 2 * 3 * 4) * 4 * 5
+    lanes = min(144, TRAIN.n_pairs)
+    step = 3 * lanes * (lanes + 4) + 2 * (lanes + 4) * 4 + 4 * 256 * 4
+    needed = (20 * 4 + 20 + 2 * 3 * 16 + 2 * 3 * 4) * 4 * 5 + 4 * step
     monkeypatch.setattr("nextclick.machine.available_memory", lambda: needed)
     model.fit(TRAIN)
     monkeypatch.setattr("nextclick.machine.available_memory", lambda: needed - 1)

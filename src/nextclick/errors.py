@@ -18,13 +18,15 @@ class TooLargeError(DataError):
     """A training cannot fit in the memory there is; it says how much it needs, with the arithmetic."""
 
     def __init__(
-        self, model: str, n_weights: int, n_items: int, copies: int, there: int, remedy: str
+        self, model: str, n_weights: int, n_items: int, copies: int, there: int, remedy: str, step: int = 0
     ) -> None:
+        needed = 4 * (n_weights * copies + step)
         super().__init__(
             f"{model} with these settings has {n_weights:,} weights for {n_items:,} items; "
-            f"{n_weights:,} x 4 bytes x {copies} copies in training = {4 * n_weights * copies / 1e9:.1f} GB, "
-            f"and {there / 1e9:.1f} GB are available. Prepare with a higher --min-support, {remedy}, or take "
-            "a neighbour model (vs-knn)"
+            f"{n_weights:,} x 4 bytes x {copies} copies in training"
+            f"{f' + {step:,} x 4 bytes in a step' if step else ''} = {needed / 1e9:.1f} GB, and "
+            f"{there / 1e9:.1f} GB are available. Prepare with a higher --min-support, {remedy}, or take a "
+            "neighbour model (vs-knn)"
         )
 
 

@@ -197,6 +197,13 @@ class SML(NeuralRecommender):
     def _options(self, epochs: int, rate: float) -> Options:
         return replace(super()._options(epochs, rate), gain=self.gain)
 
+    def _in_a_step(self, batch: int) -> int:
+        n = {"all": 0, "batch": batch * self.positives, "hard": batch * self.positives}
+        candidates = n.get(self.negatives, self.n_negatives)
+        sets = batch if self.negatives == "own" else 1  # of candidates, each with their vectors
+        clicks = batch * self.last_clicks * (self.dim + self.hidden)
+        return 4 * clicks + 3 * batch * candidates + 2 * sets * candidates * self.dim
+
     def _objective(self, network: Any, sessions: Sessions, workers: Workers) -> Objective:
         import torch
 

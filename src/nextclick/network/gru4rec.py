@@ -121,6 +121,11 @@ class GRU4Rec(NeuralRecommender):
         start_uniformly(network)
         return network
 
+    def _in_a_step(self, batch: int) -> int:
+        from nextclick.network.sampling import in_a_step
+
+        return in_a_step(batch, self.n_samples, self.hidden)
+
     def _objective(self, network: Network, sessions: Sessions, workers: Workers) -> Objective:
         import torch
 

@@ -79,7 +79,7 @@ class TrainedRecommender(Recommender):
         torch = _torch()
         from nextclick.network.workers import chosen_device, joined
 
-        self._check_memory(sessions.n_items)
+        self._check_memory(sessions)
         try:
             self._device = chosen_device(self._run.device)
             torch.empty(0, device=self._device)
@@ -129,17 +129,25 @@ class TrainedRecommender(Recommender):
         network.load_state_dict({name: torch.from_numpy(state[name]) for name in network.state_dict()})
         self.network: Any = network.train(False)
 
-    def _check_memory(self, n_items: int) -> None:
+    def _check_memory(self, sessions: Sessions) -> None:
         """Refuse a training that cannot fit in memory, with the arithmetic."""
         import torch
 
         with torch.device("meta"):
-            n_weights = sum(weights.numel() for weights in self._whole_network(n_items).parameters())
+            whole = self._whole_network(sessions.n_items)
+        n_weights = sum(weights.numel() for weights in whole.parameters())
         there = machine.available_memory()
-        if there is not None and 4 * n_weights * self.copies > there:
-            raise TooLargeError(
-                self.name, n_weights, n_items, self.copies, there, "make dim or hidden smaller"
-            )
+        step = self._in_a_step(min(self.batch_size, max(1, sessions.n_pairs)))
+        if there is not None and 4 * (n_weights * self.copies + step) > there:
+            smaller = "make dim, hidden, batch_size or the number of negative samples smaller"
+            raise TooLargeError(self.name, n_weights, sessions.n_items, self.copies, there, smaller, step)
+
+    def _in_a_step(self, batch: int) -> int:
+        """Return how many numbers of four bytes a step of the training holds besides the weights, about.
+
+        batch: ``batch_size``, or what there is.
+        """
+        return 0
 
 
 @dataclass(kw_only=True, eq=False)
@@ -359,6 +367,10 @@ class AllItemsRecommender(NeuralRecommender):
     weight_decay: float = field(
         default=0.0, metadata=about("of Adam, on all weights (L2)", low=0, search=("log", 1e-7, 1e-4))
     )
+
+    def _in_a_step(self, batch: int) -> int:
+        # Each pair's clicks before it, as attention reads them; the soft-max works in blocks.
+        return 4 * batch * self.last_clicks * int(getattr(self, "dim", 1))
 
     def _objective(self, network: Network, sessions: Sessions, workers: Workers) -> Objective:
         import torch

@@ -93,6 +93,16 @@ class Lanes:
                 yield Step(*(torch.from_numpy(column) for column in columns))
 
 
+def in_a_step(n_lanes: int, n_samples: int, width: int) -> int:
+    """Return how many numbers of four bytes a session-parallel step holds, about.
+
+    Scores of the lanes' candidates three times (with an activation, and as gradients), the vectors of the
+    candidates and their gradients, and the samples that are drawn for many steps together.
+    """
+    candidates = n_lanes + n_samples
+    return 3 * n_lanes * candidates + 2 * candidates * width + 4 * _STEPS * n_samples
+
+
 class LaneStates:
     """What the lanes of this process remember from step to step, no gradient with it.
 

@@ -159,6 +159,11 @@ class PRNN(NeuralRecommender):
             best.append(self._stage(name, sessions, kept, workers, epochs=chosen).epoch)
         return best
 
+    def _in_a_step(self, batch: int) -> int:
+        from nextclick.network.sampling import in_a_step
+
+        return in_a_step(batch, self.n_samples, self.hidden * len(self.representations))
+
     def _objective(self, network: Any, sessions: Sessions, workers: Workers) -> Objective:
         from nextclick.network.sampling import Lanes, NegativeSampler
         from nextclick.parallel.objective import ParallelItems
