@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 import nextclick
+from nextclick.serving.keys import add_key
 from nextclick.shop import ShopConfig, simulate
-from serving import Server, served
+from serving import Server, saved, served
 from synthetic import QUICK
 
 pytestmark = pytest.mark.browser
@@ -219,6 +220,35 @@ def test_a_list_keeps_its_place_for_the_keyboard_and_a_table_its_scroll(
     assert part.evaluate("part => part.scrollLeft") == 60
     assert part.evaluate("part => part === document.activeElement")
     assert complaints == []
+
+
+def test_pages_ask_for_a_key_where_one_is_needed(browser: Any, tmp_path: Path) -> None:
+    """Both pages; the key goes with the tab, to no address bar and no other tab."""
+    key = add_key(tmp_path / "keys.json", "desk", ["admin"])
+    options = ["--store", "memory", "--keys", str(tmp_path / "keys.json"), "--deadline", "10000"]
+    with served(str(saved(tmp_path)), *options) as locked:
+        shop = browser.new_page()
+        shop.goto(locked.url + "/")
+        shop.locator("#key-form").wait_for()
+        assert "an API key is needed" in shop.locator("#problem").inner_text()
+        shop.locator("#key").fill("wrong")
+        shop.keyboard.press("Enter")
+        waited(lambda: "not known" in shop.locator("#problem").inner_text())
+        shop.locator("#key").fill(key)
+        shop.keyboard.press("Enter")
+        shop.locator("[data-list] button.row").first.wait_for()
+        assert not shop.locator("#key-form").is_visible()
+        assert not shop.locator("#problem").is_visible()
+        shop.locator("nav >> text=Experiment").click()
+        waited(lambda: "No experiment is running" in shop.locator("#said").inner_text())
+        assert key not in shop.url
+        live = browser.new_page()
+        live.goto(locked.url + "/experiment")
+        live.locator("#key-form").wait_for()
+        live.locator("#key").fill(key)
+        live.locator("#key-form button").click()
+        waited(lambda: "No experiment is running" in live.locator("#said").inner_text())
+        assert not live.locator("#key-form").is_visible()
 
 
 def test_what_stands_in_a_catalogue_is_shown_as_text(
