@@ -19,6 +19,7 @@ import numpy as np
 
 import nextclick
 from nextclick.errors import WorkerLostError
+from nextclick.features import Dense
 from nextclick.recommender import Run
 from synthetic import chain
 
@@ -55,12 +56,33 @@ TOGETHER: dict[str, tuple[str, dict[str, Any]]] = {
             **{"dropout_items": 0.0, "dropout_session": 0.0},
         },
     ),
+    "sml": (
+        "sml",
+        {
+            **{"epochs": 2, "dim": 5, "hidden": 6, "batch_size": 6, "learning_rate": 0.01, "n_negatives": 7},
+            **{"negatives": "own", "sampler": "split", "positives": 3, "item_encoder": "tanh"},
+            **{"dropout_items": 0.0, "dropout_session": 0.0},
+        },
+    ),
+    "prnn": (
+        "prnn",
+        {
+            **{"epochs": 2, "hidden": 5, "batch_size": 7, "n_samples": 5, "dropout_hidden": 0.0},
+            **{"strategy": "interleaving", "architecture": "interaction"},
+        },
+    ),
 }
 
 
 def fitted(name: str, run: Run | None = None) -> nextclick.Recommender:
     model, values = TOGETHER[name]
-    return nextclick.build(model, values).fit(SESSIONS, run=run)
+    given = features() if model == "prnn" else None
+    return nextclick.build(model, values).fit(SESSIONS, features=given, run=run)
+
+
+def features() -> nextclick.Features:
+    vectors = np.random.default_rng(1).normal(size=(20, 3)).astype(np.float32)
+    return nextclick.Features(SESSIONS.vocabulary, {"image": Dense(vectors, np.ones(20, np.bool_))})
 
 
 def killed(folder: Path) -> None:

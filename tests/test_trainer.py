@@ -29,6 +29,16 @@ MODELS: dict[str, dict[str, Any]] = {
     "narm": {"epochs": 5, "dim": 5, "hidden": 6, "batch_size": 32, "learning_rate": 0.01, "decay": 0.8},
     "gru4rec": {**processes.KILLED, "momentum": 0.3, "validation": 0.1},
     "gru4rec-plus": {"epochs": 4, "dim": 5, "hidden": 6, "batch_size": 32, "learning_rate": 0.01},
+    "sml": {
+        "epochs": 5,
+        "dim": 5,
+        "hidden": 6,
+        "batch_size": 32,
+        "sampler": "split",
+        "negatives": "own",
+        "n_negatives": 6,
+        "gain": 0.01,
+    },
 }  # with their dropouts, which have to be drawn again as they were
 
 

@@ -28,11 +28,17 @@ class Subnet(nn.Module):
 
     def step(self, items: Tensor, state: Tensor, read: Reader = plain) -> Tensor:
         """Return the state after one more click on items [L], from the state [L, H] before it."""
-        given = self.sources[0](items, read)
+        return self.after(self.given(items, read), state)
+
+    def given(self, items: Tensor, read: Reader = plain) -> Tensor:
+        """What clicks on items [L] add to the gates, [L, 3H]."""
+        given: Tensor = self.sources[0](items, read)
         for source in self.sources[1:]:
             given = given + source(items, read)
-        if self.up is not None:
-            given = given @ self.up
+        return given if self.up is None else given @ self.up
+
+    def after(self, given: Tensor, state: Tensor) -> Tensor:
+        """Return the state [L, H] after clicks that add ``given`` [L, 3H] to the gates."""
         after: Tensor = _GruStep.apply(  # type: ignore[no-untyped-call]
             given, state, self.recurrent, self.bias
         )

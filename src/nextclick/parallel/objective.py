@@ -13,7 +13,7 @@ from torch import Tensor
 from nextclick.network import losses
 from nextclick.network.rowwise import RowAdagrad, RowTable
 from nextclick.network.sampling import Lanes, LaneStates, NegativeSampler, Step
-from nextclick.network.sources import Reader, plain
+from nextclick.network.sources import plain
 from nextclick.network.training import Objective
 from nextclick.network.workers import Workers
 from nextclick.parallel.network import ParallelNetwork
@@ -105,7 +105,7 @@ class ParallelItems(Objective):
         if phase.first:
             self._before = self.states.before(step, of)
             self._after = list(self._before)
-        vectors = network.merged(self._states(step.clicks[of].to(device), phase))
+        vectors = network.merged(self._states(step.clicks.to(device), of, phase))
         candidates = torch.cat([step.targets, step.samples]).to(device)  # [K]
         columns, pairs, wanted = torch.arange(n, device=device)[of], n, None
         if not bool(step.wanted.all()):
@@ -126,17 +126,24 @@ class ParallelItems(Objective):
             self.states.keep(self._after)
         return loss, pairs if phase.last else 0
 
-    def _states(self, clicks: Tensor, phase: Phase) -> list[Tensor | None]:
-        """Return the states after a click, and keep them; of fixed subnets without gradients."""
+    def _states(self, clicks: Tensor, of: slice, phase: Phase) -> list[Tensor | None]:
+        """Return the states of this process's lanes after clicks [L] of all, and keep them.
+
+        Fixed subnets give theirs without gradients. Of trained ones every process reads the rows of all
+        lanes, so that their gradients can be added up row by row.
+        """
         states: list[Tensor | None] = []
         for k, subnet in enumerate(self.network.subnets):
             if k not in phase.active:
                 states.append(None)
                 continue
             trained = k in phase.trained
-            read: Reader = self._read if trained else plain
             with torch.set_grad_enabled(trained):
-                state: Tensor = subnet.step(clicks, self._before[k], read)
+                if trained and self.workers.size > 1:
+                    given = subnet.given(clicks, self._read)[of]
+                else:
+                    given = subnet.given(clicks[of], self._read if trained else plain)
+                state = subnet.after(given, self._before[k])
                 state = self.network.dropped(state) if trained else state
             if trained or phase.first:
                 self._after[k] = state.detach()
