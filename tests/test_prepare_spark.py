@@ -317,7 +317,7 @@ def test_a_java_that_does_not_do_is_said(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds Spark in /proc")
 def test_spark_that_ends_midway_is_said(tmp_path: Path) -> None:
     """Its Java machine is killed while the clicks are cleaned: no traceback, and nothing is left."""
-    generate(StreamConfig(events=400_000, items=2000), tmp_path / "log")
+    generate(StreamConfig(events=100_000, items=2000), tmp_path / "log")
     process = run(tmp_path)
     try:
         while not list(tmp_path.glob(".data.*/.work/tables/clicks")):
