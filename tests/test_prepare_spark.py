@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import os
@@ -317,15 +318,16 @@ def test_a_java_that_does_not_do_is_said(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds Spark in /proc")
 def test_spark_that_ends_midway_is_said(tmp_path: Path) -> None:
     """Its Java machine is killed while the clicks are cleaned: no traceback, and nothing is left."""
-    generate(StreamConfig(events=100_000, items=2000), tmp_path / "log")
+    generate(StreamConfig(events=400_000, items=2000), tmp_path / "log")
     process = run(tmp_path)
     try:
         while not list(tmp_path.glob(".data.*/.work/tables/clicks")):
             assert process.poll() is None, process.communicate()
             time.sleep(0.05)
         for child in below(process.pid):
-            if "java" in Path(f"/proc/{child}/cmdline").read_text("utf-8", "replace").split("\0")[0]:
-                os.kill(child, signal.SIGKILL)
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if "java" in Path(f"/proc/{child}/cmdline").read_text("utf-8", "replace").split("\0")[0]:
+                    os.kill(child, signal.SIGKILL)
         _, said = process.communicate(timeout=120)
     finally:
         process.kill()
