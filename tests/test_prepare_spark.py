@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import os
@@ -324,8 +325,9 @@ def test_spark_that_ends_midway_is_said(tmp_path: Path) -> None:
             assert process.poll() is None, process.communicate()
             time.sleep(0.05)
         for child in below(process.pid):
-            if "java" in Path(f"/proc/{child}/cmdline").read_text("utf-8", "replace").split("\0")[0]:
-                os.kill(child, signal.SIGKILL)
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if "java" in Path(f"/proc/{child}/cmdline").read_text("utf-8", "replace").split("\0")[0]:
+                    os.kill(child, signal.SIGKILL)
         _, said = process.communicate(timeout=120)
     finally:
         process.kill()
