@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -162,6 +163,23 @@ def test_models_fitted_on_validation_may_not_be_judged_on_it(shop: Path, tmp_pat
     said = refused("evaluate", shop / "data", tmp_path / "m", "--part", "validation")
     assert "has seen the validation sessions" in said
     ok("evaluate", shop / "data", shop / "models" / "pop", "--part", "validation")
+
+
+def test_full_refits_a_network_on_validation_too_for_the_epochs_that_were_best(
+    shop: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    values = {"epochs": 3, "dim": 4, "batch_size": 32, "patience": 1, "learning_rate": 0.05}
+    given = [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
+    ok("fit", shop / "data", "stamp", "--full", "--out", tmp_path / "m", *given)
+    model, data = nextclick.load(tmp_path / "m"), nextclick.Dataset.load(shop / "data")
+    assert model.facts["sessions"] == len(data.train) + len(data.validation)
+    epochs = model.facts["epochs"]
+    of_training = [epoch for epoch in epochs if epoch["stage"] == "training"]
+    best = max(of_training, key=lambda epoch: (epoch["figure"], -epoch["epoch"]))
+    assert [epoch["epoch"] for epoch in epochs if epoch["stage"] == "refit"] == [*range(1, best["epoch"] + 1)]
+    alone = nextclick.build("stamp", {**values, "validation": 0.0, "epochs": best["epoch"]}).fit(data.full)
+    assert all(np.array_equal(array, alone.state()[name]) for name, array in model.state().items())
 
 
 def test_evaluate_tells_models_of_the_same_name_apart(shop: Path, tmp_path: Path) -> None:
