@@ -21,8 +21,10 @@ from nextclick.errors import WorkerLostError  # noqa: E402
 from nextclick.network.workers import Workers  # noqa: E402
 
 
-def started(what: str, folder: Path, size: int = 2) -> subprocess.CompletedProcess[str]:
+def started(what: str, folder: Path, size: int = 2, look: float = 0.1) -> subprocess.CompletedProcess[str]:
+    """Start processes; look: seconds between the launcher's looks for lost ones, whereupon it ends all."""
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
+    command += ["--monitor-interval", str(look)]
     return subprocess.run(
         [sys.executable, *command, "-m", "processes", what, str(folder)],
         cwd=Path(__file__).parent,
@@ -57,7 +59,7 @@ def test_every_loss_of_200_steps_is_that_of_one_process(name: str, whole: Path) 
 
 def test_a_lost_process_costs_an_epoch_and_no_more(whole: Path, tmp_path: Path) -> None:
     """One of two is killed, the other says so; both started again, or one alone, come to the same end."""
-    done = started("lost", tmp_path)
+    done = started("lost", tmp_path, look=5.0)  # time for the other one to speak
     assert done.returncode != 0
     assert (tmp_path / "gru4rec" / "training.safetensors").exists()  # of the first epoch
     said = (tmp_path / "gru4rec.said").read_text("utf-8")
