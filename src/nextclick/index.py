@@ -85,7 +85,7 @@ class Index:
     ) -> Index:
         """Build the index of a space.
 
-        kind: "graph", or "cells", the default from LARGE items on;  cells: how many; 4 sqrt(N) by default.
+        kind: "graph", or "cells", the default from LARGE items on;  cells: how many; 8 sqrt(N) by default.
         links: of an item to near ones (twice as many on the ground level);  build_width: candidates kept
         while an item is added;  width: as above;  threads: all cores by default; with one, the same vectors
         give the same graph, with more the order of insertion is left to chance;  progress: called with
@@ -101,7 +101,7 @@ class Index:
                               "links and widths of at least 1")  # fmt: skip
         vectors = _numbers(space.vectors, 0)
         kind = kind or ("cells" if len(vectors) >= LARGE else "graph")
-        cells = min(len(vectors), cells or max(1, int(4 * len(vectors) ** 0.5)))
+        cells = min(len(vectors), cells or max(1, int(8 * len(vectors) ** 0.5)))
         if cells < 1:
             raise ConfigError(f"cells={cells}: expected at least 1")
         metric = faiss.METRIC_INNER_PRODUCT if space.likeness == "product" else faiss.METRIC_L2
