@@ -26,11 +26,10 @@ def seeded() -> None:
 
 
 @pytest.mark.parametrize(("pairs", "scale"), [(1, 1.0), (7, 1.0), (128, 1.0), (300, 0.1), (150, 40.0)])
-@pytest.mark.parametrize("n_items", [411, 2 * TILE, 2 * TILE + 5])
-def test_full_softmax_is_cross_entropy_with_its_gradients(n_items: int, pairs: int, scale: float) -> None:
+def test_full_softmax_is_cross_entropy_with_its_gradients(pairs: int, scale: float) -> None:
     """Against PyTorch's own in float64; the large scale overflows exp unless the scores are shifted."""
-    sessions, items = torch.randn(pairs, 9) * scale, torch.randn(n_items, 9)
-    targets = torch.randint(0, n_items, (pairs,))
+    sessions, items = torch.randn(pairs, 9) * scale, torch.randn(411, 9)
+    targets = torch.randint(0, 411, (pairs,))
     exact = [sessions.double().requires_grad_(), items.double().requires_grad_()]
     expected = torch.nn.functional.cross_entropy(exact[0] @ exact[1].T, targets)
     (3 * expected).backward()
@@ -46,7 +45,7 @@ def test_full_softmax_is_cross_entropy_with_its_gradients(n_items: int, pairs: i
 def test_full_softmax_in_bfloat16_is_near(scale: float) -> None:
     generator = torch.Generator().manual_seed(1)
     sessions = torch.randn(300, 16, generator=generator) * scale
-    items, targets = torch.randn(5000, 16, generator=generator), torch.arange(300)
+    items, targets = torch.randn(TILE + 9, 16, generator=generator), torch.arange(300)
     found = []
     for low in (torch.float32, torch.bfloat16):
         ours = [sessions.clone().requires_grad_(), items.clone().requires_grad_()]
