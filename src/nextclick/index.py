@@ -174,8 +174,8 @@ class Index:
     ) -> float:
         """Double the width until a search finds this share of exact neighbours; return the share.
 
-        From 16 candidates of a graph, or 4 cells, up to ``most`` or all cells; then it is narrowed again as far
-        as the share allows, to within an eighth.
+        From 16 candidates of a graph, or 4 cells, up to ``most`` or all cells; then it is narrowed again as
+        far as the share allows, to within an eighth.
         """
         self.width = 16 if self.kind == "graph" else min(4, self._graph.nlist)
         most = most if self.kind == "graph" else min(most, self._graph.nlist)
