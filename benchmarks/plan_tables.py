@@ -171,11 +171,11 @@ def catalogue() -> str:
     clock, core = found["clock_ms"], found["core_ms"]
     return (
         f"Measured {found['date']} with {found['items']:,} clustered vectors of {found['dim']} coordinates "
-        f"on {found['cores_used']} cores, with other work going on (load average "
-        f"{found['load_average_before']:g}): the index of cells finds {found['recall@20']:.1%} of the exact "
-        f"20 with {found['width']} cells looked through; a list takes {clock['p50']:g} ms at the median and "
-        f"{clock['p90']:g} ms at the 90th percentile ({core['p90']:g} ms of the core), a look at all items "
-        f"{found['exact_core_ms']:,.0f} ms of the core. Index {size(found['bytes'])}, exact vectors "
+        f"on {found['cores_used']} cores (load average {found['load_average_before']:g} in "
+        f"the minute before): the index of cells finds {found['recall@20']:.1%} of the exact "
+        f"20 with {found['width']} cells looked through; a list takes {clock['p50']:.1f} ms at the median "
+        f"and {clock['p90']:.1f} ms at the 90th percentile ({core['p90']:.1f} ms of the core), a look at all "
+        f"items {found['exact_core_ms']:,.0f} ms of the core. Index {size(found['bytes'])}, exact vectors "
         f"{size(found['vectors_bytes'])}, all of it with building at most {size(found['peak_bytes'])}; built "
         f"in {duration(found['build_core_seconds'])} of the cores.\n"
     )

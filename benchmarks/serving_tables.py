@@ -36,8 +36,8 @@ def speed(found: dict[str, Any]) -> str:
     """What the service does a second and how long it takes, and what it survives."""
     busy = found["http"]["load_average_before"]
     lines = [
-        f"Measured on {found['cores']} cores that server and load generator shared, with other work going on "
-        f"(load average {busy:g} before), on diginetica's 43,097 items, no list from the cache:",
+        f"Measured on {found['cores']} cores that server and load generator shared (load average {busy:g} in "
+        f"the minute before), on diginetica's 43,097 items, no list from the cache:",
         "",
         "| model | in process, p50 | asked a second | p50 | p99 | errors | as fast as it goes |",
         "|---|---|---|---|---|---|---|",
