@@ -233,7 +233,7 @@ def test_the_kind_follows_the_size_unless_it_is_named(monkeypatch: pytest.Monkey
     monkeypatch.setattr(index, "LARGE", 300)
     built = Index.build(space, threads=1)
     assert built.kind == "cells"
-    assert built._graph.nlist == int(4 * 300**0.5)
+    assert built._graph.nlist == int(8 * 300**0.5)
     assert Index.build(space, kind="graph", threads=1).kind == "graph"
     few = Index.build(ItemSpace(clustered(40, 8)[:5], "product"), kind="cells", cells=99, threads=1)
     found = few.search(clustered(40, 8), 4)
