@@ -14,11 +14,8 @@ exact vectors included.
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,30 +23,19 @@ from numpy.typing import NDArray
 from data import write
 from nextclick import machine
 from nextclick.index import Index
-from vectors import K, Vectors, drawn, nearest, opened, peak, percentiles, recall
+from vectors import K, Vectors, case, peak, percentiles, recall
 
 ITEMS, QUERIES = 10_000_000, 400
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--items", type=int, default=ITEMS)
-    parser.add_argument("--work", type=Path, help="folder for the index; kept")
-    arguments = parser.parse_args()
-    n = arguments.items
-    with tempfile.TemporaryDirectory() as folder:
-        work = (arguments.work or Path(folder)) / f"catalogue-{n}"
-        work.mkdir(parents=True, exist_ok=True)
-        vectors, queries = drawn(n, QUERIES)
-        exact, exact_ms = nearest(vectors, queries)
-        found = opened(vectors, queries, exact, work, "cells")
-        clock, core, lists = searched(found.index, vectors, queries)
+    of = case(__doc__, ITEMS, QUERIES, "cells")
+    n, found = len(of.vectors), of.made
+    clock, core, lists = searched(found.index, of.vectors, of.queries)
     most = max(peak(), found.figures["peak_bytes"])
     results = found.figures | {
-        "recall@20": recall(lists, exact), "peak_bytes": most, "within_16_GB": most < 16e9,
-        "exact_core_ms": round(exact_ms, 1), "clock_ms": percentiles(clock), "core_ms": percentiles(core),
+        "recall@20": recall(lists, of.exact), "peak_bytes": most, "within_16_GB": most < 16e9,
+        "exact_core_ms": round(of.exact_ms, 1), "clock_ms": percentiles(clock), "core_ms": percentiles(core),
         "p90_under_50_ms": bool(np.percentile(clock, 90) < 50),
     }  # fmt: skip
     print(results)

@@ -11,42 +11,27 @@ from the file that was written.
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 
 from data import write
-from vectors import K, drawn, nearest, opened, peak, percentiles
+from vectors import K, case, peak, percentiles
 
 ITEMS, QUERIES = 1_000_000, 1000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--items", type=int, default=ITEMS)
-    parser.add_argument("--work", type=Path, help="folder for the index; kept")
-    arguments = parser.parse_args()
-    n = arguments.items
-    with tempfile.TemporaryDirectory() as folder:
-        work = (arguments.work or Path(folder)) / f"graph-{n}"
-        work.mkdir(parents=True, exist_ok=True)
-        vectors, queries = drawn(n, QUERIES)
-        exact, exact_ms = nearest(vectors, queries)
-        made = opened(vectors, queries, exact, work, "graph")
-        times = []
-        for query in queries:
-            start = time.perf_counter()
-            made.index.search(query[None], K)
-            times.append((time.perf_counter() - start) * 1e3)
+    of = case(__doc__, ITEMS, QUERIES, "graph")
+    n, made, times = len(of.vectors), of.made, []
+    for query in of.queries:
+        start = time.perf_counter()
+        made.index.search(query[None], K)
+        times.append((time.perf_counter() - start) * 1e3)
     found = made.figures | {
         "links": 16, "build_width": 100, "recall@20": made.figures["recall_when_built"],
         "mean_ms": round(float(np.mean(times)), 3), "clock_ms": percentiles(times),
-        "exact_core_ms": round(exact_ms, 2), "peak_bytes": max(peak(), made.figures["peak_bytes"]),
+        "exact_core_ms": round(of.exact_ms, 2), "peak_bytes": max(peak(), made.figures["peak_bytes"]),
     }  # fmt: skip
     print(found)
     if n == ITEMS:

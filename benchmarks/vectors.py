@@ -8,10 +8,12 @@ centres. Seed 1. Recall@20 is the share of the 20 items of the largest inner pro
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,6 +75,35 @@ class Opened:
 
     index: Index
     figures: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a benchmark measures: vectors, queries, their K exact items and the time of finding these."""
+
+    vectors: Vectors
+    queries: Vectors
+    exact: NDArray[np.int64]
+    exact_ms: float
+    made: Opened
+
+
+def case(about: str, items: int, n_queries: int, kind: Kind) -> Case:
+    """Read the command line of a benchmark and make what it measures.
+
+    about: its help text;  items: how many unless --items says otherwise.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=items)
+    parser.add_argument("--work", type=Path, help="folder for the index; kept")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        work = (arguments.work or Path(folder)) / f"{kind}-{arguments.items}"
+        work.mkdir(parents=True, exist_ok=True)
+        vectors, queries = drawn(arguments.items, n_queries)
+        exact, exact_ms = nearest(vectors, queries)
+        made = opened(vectors, queries, exact, work, kind)  # an open map outlives the name of its file
+        return Case(vectors, queries, exact, exact_ms, made)
 
 
 def opened(

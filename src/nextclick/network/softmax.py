@@ -96,7 +96,8 @@ class _Buffers:
         sizes = [min(self.tile_size, n_items - first) for first in range(0, n_items, self.tile_size)]
         given: dict[str, Any] = {"dtype": low, "device": items.device}
         self.scores = [torch.empty(self.rows, size, **given) for size in sizes]
-        self.items = [torch.empty(size, width, **given) for size in sizes]
+        # Full precision adds its products up in place, without a buffer.
+        self.items = [torch.empty(0 if low == items.dtype else size, width, **given) for size in sizes]
         self.part = torch.empty(self.rows, width + 1, **given)
         self.sums = torch.empty(self.rows, width + 1, dtype=items.dtype, device=items.device)
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from nextclick import artifact
 from nextclick.filters import Filter, Rules
 from nextclick.recommender import Recommender
-from nextclick.serving.logs import log
 from nextclick.serving.opening import Runtime, open_model
 from nextclick.serving.versions import located
 from nextclick.sessions import UNKNOWN, ItemId, Queries
@@ -99,15 +98,10 @@ class Engine:
             some = [asks[row] for row in rows]
             most = min(self.n_items, max(ask.k + len(ask.exclude) for ask in some))
             first = some[0]
-            try:
-                top, scores = self.model.top(
-                    Queries.of([ask.prefix for ask in some]), most,
-                    exclude_seen=first.exclude_seen, filter=first.filter,
-                )  # fmt: skip
-            except Exception:  # whoever asked is told that it failed, and the log where
-                about = {"model": self.name, "version": self.version}
-                log.exception("a model could not answer", extra={"about": about})
-                raise
+            top, scores = self.model.top(
+                Queries.of([ask.prefix for ask in some]), most,
+                exclude_seen=first.exclude_seen, filter=first.filter,
+            )  # fmt: skip
             for row, ask, items, of_items in zip(rows, some, top.tolist(), scores.tolist(), strict=True):
                 answers[row] = self._listed(ask, items, of_items)
         return answers

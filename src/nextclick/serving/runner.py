@@ -93,7 +93,7 @@ class Runner:
         try:
             answers = self.engine.answer([ask for ask, _ in together])
         except Exception as error:
-            _settle(together, RuntimeError(f"the model failed: {error!r}"))
+            _settle(together, _failure(error))
             return
         seconds = time.monotonic() - start
         if seconds > _LATE:
@@ -146,9 +146,16 @@ class Runner:
     ) -> None:
         self._busy = False
         error = job.exception() if not job.cancelled() else asyncio.CancelledError()
-        _settle(together, job.result() if error is None else RuntimeError(f"the model failed: {error!r}"))
+        _settle(together, job.result() if error is None else _failure(error))
         if self._waiting:
             self._start()
+
+
+def _failure(error: BaseException) -> RuntimeError:
+    """Return what those who asked get instead of an answer; the log shows the trace of its cause."""
+    failure = RuntimeError(f"the model failed: {error!r}")
+    failure.__cause__ = error
+    return failure
 
 
 def _settle(
