@@ -297,7 +297,7 @@ def state_of(connection: socket.socket) -> int:
     [
         (b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"GET /%ff%fe HTTP/1.1\r\nHost: x\r\n\r\n", 404),
-        (b"GET /v1/catalogue?ids=%ff&category=%c3%28 HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+        (b"GET /v1/catalogue?item=%ff&category=%c3%28 HTTP/1.1\r\nHost: x\r\n\r\n", 200),
         (b"GET /healthz HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\xfe\r\n\r\n", 200),
         (b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Request-ID: \xff\r\n\r\n", 200),
         (b'POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 15\r\n\r\n{"session":"\xff"}', 400),

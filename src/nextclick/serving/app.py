@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import msgspec
 
@@ -29,7 +29,7 @@ from nextclick.serving.store import Limits, StoreDownError, open_store
 from nextclick.serving.versions import located
 
 try:
-    from fastapi import FastAPI, Request
+    from fastapi import FastAPI, Query, Request
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import FileResponse, JSONResponse, Response
 except ImportError:  # pragma: no cover - said when an app is made
@@ -181,7 +181,7 @@ class _Routes:
         post("/v1/explain", self.explain, messages.Explain, None)
         post("/v1/session/forget", self.forget, messages.Forget, messages.Forgotten)
         get("/v1/models", self.models, "The models in service, their versions, and the default.")
-        get("/v1/catalogue", self.catalogue, "Products, for the page: some by id, or a page of them.")
+        get("/v1/catalogue", self.catalogue, "Products, for the page: each item named, or a page of them.")
         get("/v1/experiment", self.experiment, "What the experiment shows so far.")
         get("/v1/admin/state", self.state, "Versions in service and what is wrong.")
         get("/healthz", self.health, "Whether the process is alive.")
@@ -228,11 +228,13 @@ class _Routes:
         trial = self._service.trial.name if self._service.trial is not None else None
         return _reply({"default": state["default"], "models": state["models"], "experiment": trial})
 
-    async def catalogue(self, ids: str = "", category: str = "", page: int = 0) -> Response:
+    async def catalogue(
+        self, item: Annotated[list[str] | None, Query()] = None, category: str = "", page: int = 0
+    ) -> Response:
         if self._catalogue is None:
             return _reply({"items": [], "categories": [], "pages": 0})
-        if ids:
-            return _reply({"items": self._catalogue.some(ids.split(",")[:200])})
+        if item:
+            return _reply({"items": self._catalogue.some(item[:200])})
         return _reply(self._catalogue.page(category, max(0, page)))
 
     async def experiment(self) -> Response:

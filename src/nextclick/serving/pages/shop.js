@@ -55,7 +55,7 @@ async function learn(ids) {
 }
 
 async function told(ids) {
-  const found = await ask(`v1/catalogue?ids=${ids.map(encodeURIComponent).join(",")}`);
+  const found = await ask(`v1/catalogue?${ids.map((id) => `item=${encodeURIComponent(id)}`).join("&")}`);
   for (const item of found.items) known.set(String(item.id), item);
 }
 
