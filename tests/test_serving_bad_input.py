@@ -31,7 +31,7 @@ from nextclick.online.running import Running
 from nextclick.online.trial import Trial
 from nextclick.serving import engine as engines
 from nextclick.serving.keys import Keys, add_key, remove_key
-from nextclick.serving.messages import remedy
+from nextclick.serving.messages import Event, remedy
 from nextclick.serving.service import AHEAD
 from serving import N_ITEMS, client, saved
 
@@ -62,6 +62,8 @@ def service_of(opened: Any) -> Any:
     ("route", "content", "wanted"),
     [
         ("recommend", {"itmes": ["a"]}, "did you mean 'items'"),
+        ("recommend", {"item": ["a"]}, "did you mean 'items'"),
+        ("events/batch", {"events": [{"session": "s", "itm": "a"}]}, "did you mean 'item'"),
         ("recommend", {"items": "a"}, "items is item ids, oldest first"),
         ("recommend", {"items": [1.5]}, "text of 1 to 256 characters, or a whole number"),
         ("recommend", {"filter": {"block": []}}, "filter is a list of rules"),
@@ -84,7 +86,7 @@ def test_a_refusal_says_what_to_send_instead(model: Path, route: str, content: A
 
 
 def test_a_refusal_does_not_repeat_a_field_as_long_as_a_body() -> None:
-    assert len(remedy(f"Object contains unknown field `{'x' * 200_000}`")) < 1000
+    assert len(remedy(f"Object contains unknown field `{'x' * 200_000}`", Event)) < 1000
 
 
 def test_parameters_of_a_path_are_refused_like_everything_else(model: Path) -> None:

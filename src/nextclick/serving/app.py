@@ -350,7 +350,7 @@ async def _read(request: Request, decoder: Any) -> Any:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise Refused(422, messages.remedy(str(error))) from None
+        raise Refused(422, messages.remedy(str(error), decoder.type)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         said = f"the body is not JSON in UTF-8: {error}; send one JSON object, see /docs"
         raise Refused(400, said) from None

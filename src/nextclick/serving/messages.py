@@ -163,23 +163,19 @@ _HINTS = {
     "events": "a list of 1 to 1,000 events",
     "requests": "a list of 1 to 100 questions",
 }
-_FIELDS = sorted(
-    {
-        field
-        for kind in (Recommend, RecommendMany, Event, Events, Explain, Forget)
-        for field in kind.__struct_fields__
-    }
-)
+_INSIDE: dict[type[Struct], type[Struct]] = {RecommendMany: Recommend, Events: Event}
 
 
-def remedy(said: str) -> str:
-    """Return what a decoder says is wrong with a message, and what to send instead."""
+def remedy(said: str, kind: type[Struct]) -> str:
+    """Return what a decoder says is wrong with a message of a kind, and what to send instead."""
     unknown = re.search(r"unknown field `(.*?)`", said, re.DOTALL)
     if len(said) > 400:  # names of fields are the client's
         said = f"{said[:400]} ..."
     if unknown:
-        return f"{said}{nearest(unknown[1][:100], _FIELDS)}; leave it out, or see /docs for what there is"
+        known = {*kind.__struct_fields__, *_INSIDE.get(kind, kind).__struct_fields__} - {unknown[1]}
+        meant = nearest(unknown[1][:100], sorted(known))
+        return f"{said}{meant}; leave it out, or see /docs for what there is"
     missing = re.search(r"missing required field `(.*?)`", said)
     names = [missing[1]] if missing else re.findall(r"\.(\w+)", said.rpartition("- at `$")[2])
-    known = [name for name in names if name in _HINTS]
-    return f"{said}; {known[-1]} is {_HINTS[known[-1]]}" if known else f"{said}; see /docs"
+    hinted = [name for name in names if name in _HINTS]
+    return f"{said}; {hinted[-1]} is {_HINTS[hinted[-1]]}" if hinted else f"{said}; see /docs"
