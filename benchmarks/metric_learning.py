@@ -2,7 +2,7 @@
 
     python benchmarks/metric_learning.py yoochoose64                  the rows of papers/sml-yoochoose64.toml
     python benchmarks/metric_learning.py yoochoose64 "RNN-NCAS" ...   these rows only
-    python benchmarks/metric_learning.py diginetica                   the defaults there
+    python benchmarks/metric_learning.py diginetica                   the defaults, gru4rec and narm beside
     python benchmarks/metric_learning.py ablation                     table 3, on rsc15-100k instead of SI-T
     python benchmarks/metric_learning.py coverage                     items recommended at all, sec. 5.5
     python benchmarks/metric_learning.py top-up                       positives topped up, sec. 4.5
@@ -86,9 +86,22 @@ def yoochoose64(work: Path, wanted: list[str]) -> None:
             published["remaining_recall@20"] = REC[row.label]
         measure("yoochoose64", row.label, row.model, row.settings, dataset, published)
 
+    beside("yoochoose64", dataset, wanted)
+
 
 def diginetica(work: Path, wanted: list[str]) -> None:
-    measure("diginetica", "RNN-NCAS", "sml", {}, ready("diginetica", work), None)
+    dataset = ready("diginetica", work)
+    if not wanted or "RNN-NCAS" in wanted:
+        measure("diginetica", "RNN-NCAS", "sml", {}, dataset, None)
+    beside("diginetica", dataset, wanted)
+
+
+def beside(name: str, dataset: Dataset, wanted: list[str]) -> None:
+    """The other networks, with the defaults that validation chose."""
+    rows: dict[str, dict[str, Any]] = {"gru4rec": {}, "narm": {"epochs": 5} if name == "diginetica" else {}}
+    for model, values in rows.items():
+        if not wanted or model in wanted:
+            measure(name, model, model, values, dataset, None)
 
 
 def ablation(work: Path, wanted: list[str]) -> None:
