@@ -113,6 +113,14 @@ def test_fit_refuses_settings(shop: Path, tmp_path: Path, setting: str, message:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_settings_given_as_arguments_are_told_how(tmp_path: Path) -> None:
+    fit: tuple[str | Path, ...] = ("fit", "data", "vs-knn", "--out", tmp_path / "m")
+    wrong = run(*fit, "--set", "k=5", "sample_size=9", "idf=1")
+    assert wrong.exit_code == 2
+    assert "one by one: --set sample_size=9 --set idf=1" in wrong.stderr
+    assert "one by one" not in run(*fit, "more").stderr
+
+
 def test_fit_refuses_to_overwrite_unless_told(shop: Path, tmp_path: Path) -> None:
     ok("fit", shop / "data", "pop", "--out", tmp_path / "m")
     assert "--overwrite" in refused("fit", shop / "data", "pop", "--out", tmp_path / "m")

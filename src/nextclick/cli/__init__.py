@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -59,12 +60,24 @@ class _Lazy(click.Group):
             return super().invoke(ctx)
         except NextclickError as error:
             raise click.ClickException(str(error)) from error
+        except click.UsageError as error:
+            if hint := _settings_without_set(error):
+                raise click.UsageError(error.message + hint, error.ctx) from error
+            raise
         except OSError as error:
             if error.errno == errno.EPIPE or error.filename is None:  # click ends quietly on a closed pipe
                 raise
             raise click.ClickException(
                 f"{error.filename}: {error.strerror}; check the path and its permissions"
             ) from error
+
+
+def _settings_without_set(error: click.UsageError) -> str:
+    """Return how NAME=VALUE words are meant to be given, where they were given as arguments."""
+    extra = re.search(r"extra arguments? \((.*)\)", error.message)
+    words = [word for word in extra[1].split() if "=" in word] if extra else []
+    takes = error.ctx is not None and any("--set" in param.opts for param in error.ctx.command.params)
+    return f"\nSettings are given one by one: --set {' --set '.join(words)}" if takes and words else ""
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
