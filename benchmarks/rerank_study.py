@@ -1,6 +1,6 @@
 """Re-ranking taken apart, as in the RRCRE paper: results/rerank_study.json, part by part.
 
-    python benchmarks/rerank_study.py carousel
+    python benchmarks/rerank_study.py carousel carousel-defaults
     python benchmarks/rerank_study.py epochs-carousel candidates-carousel
     python benchmarks/rerank_study.py epochs-yoochoose64 candidates-yoochoose64
     python benchmarks/rerank_study.py held-out
@@ -15,7 +15,7 @@ candidates-NAME: figure 4, recall@5 on the test sessions by number of candidates
 held-out: what it changes whether generators have seen the sessions that they generate for; chosen on, and so
 measured on, the latest tenth of the training sessions of yoochoose64, which nothing here was fitted on.
 plot: pictures of both, docs/pictures/rerank-*.png, from the result file.
-All of it in the published form, preset=paper.
+All of it in the published form, preset=paper, but carousel-defaults: I2I-CF, RR and RRCRE with the defaults.
 A part that stands in the result file already is not run again: delete it there to repeat it.
 """
 
@@ -41,14 +41,28 @@ SHOWN = ("recall@20", "mrr@20", "recall@5")
 METRICS = (("recall@20", "recall@20"), ("mrr@20", "MRR@20"))
 AT_5 = (("recall@5", "recall@5"), ("mrr@20", "MRR@20"))
 K = (5, 25, 50, 100, 150, 200)
+SHOPS = {"as designed": 1.0, "without position signal": 0.0}  # what places do to its visitors
 CLICKS = {"event": "similar_click", "clicks": 12}
 
 
 def carousel(work: Path) -> dict[str, Any]:
-    return {
-        name: table(carousel_data(work, strength), work)
-        for name, strength in (("as designed", 1.0), ("without position signal", 0.0))
-    }
+    i2i = shown_order()
+    models: dict[str, Recommender] = {"I2I-CF": i2i, "STAMP": build("stamp"), "NARM": build("narm")}
+    models |= {"RR-I2I-CF": RRCRE.preset("rr", i2i), "RRCRE-I2I-CF": RRCRE.preset("paper", i2i)}
+    return {name: table(carousel_data(work, of), models, work) for name, of in SHOPS.items()}
+
+
+def carousel_defaults(work: Path) -> dict[str, Any]:
+    i2i = shown_order()
+    models: dict[str, Recommender] = {
+        "I2I-CF": i2i, "RR-I2I-CF": RRCRE(i2i, cre=False), "RRCRE-I2I-CF": RRCRE(i2i)
+    }  # fmt: skip
+    return {name: table(carousel_data(work, of), models, work) for name, of in SHOPS.items()}
+
+
+def shown_order() -> ItemKNN:
+    """The order in which the shop shows its carousels."""
+    return ItemKNN.preset("i2i-cf", asymmetry=0.5)
 
 
 def carousel_data(work: Path, strength: float) -> Dataset:
@@ -62,15 +76,11 @@ def carousel_data(work: Path, strength: float) -> Dataset:
     return Dataset.load(folder / "data")
 
 
-def table(dataset: Dataset, work: Path) -> dict[str, Any]:
+def table(dataset: Dataset, models: dict[str, Recommender], work: Path) -> dict[str, Any]:
     run = Run(candidates=work / "candidates")
-    i2i = ItemKNN.preset("i2i-cf", asymmetry=0.5)  # the order in which the shop shows its carousels
-    models: dict[str, Recommender] = {"I2I-CF": i2i, "STAMP": build("stamp"), "NARM": build("narm")}
-    models |= {"RR-I2I-CF": RRCRE.preset("rr", i2i), "RRCRE-I2I-CF": RRCRE.preset("paper", i2i)}
     for name, model in models.items():
         print(f"{dataset.name}: {name}", file=sys.stderr, flush=True)
-        if not hasattr(model, "vocabulary"):
-            model.fit(dataset.train, progress=show(), run=run)
+        model.fit(dataset.train, progress=show(), run=run)
     report = evaluate(models, dataset)
     return {
         "pairs": report.pairs,
@@ -137,7 +147,7 @@ def figures(model: Recommender, dataset: Dataset) -> dict[str, float]:
 def of_setting(name: str, work: Path) -> tuple[Dataset, Recommender]:
     """One of the two settings of the paper's figures, on the logs at hand."""
     if name == "carousel":
-        return carousel_data(work, 1.0), ItemKNN.preset("i2i-cf", asymmetry=0.5)
+        return carousel_data(work, 1.0), shown_order()
     return ready(name, work), build("vs-knn")
 
 
@@ -190,6 +200,7 @@ def plot(content: dict[str, Any]) -> None:
 
 PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "carousel": carousel,
+    "carousel-defaults": carousel_defaults,
     "held-out": held_out,
     **{f"epochs-{name}": partial(epochs, name) for name in ("carousel", "yoochoose64")},
     **{f"candidates-{name}": partial(candidates, name) for name in ("carousel", "yoochoose64")},
