@@ -16,7 +16,7 @@ from synthetic import QUICK, chain
 torch = pytest.importorskip("torch")
 
 from nextclick.network.batches import Rows, prefixes  # noqa: E402 - they import torch
-from nextclick.network.encoders import NarmEncoder, StampEncoder  # noqa: E402
+from nextclick.network.encoders import GruEncoder, NarmEncoder, StampEncoder  # noqa: E402
 from nextclick.network.softmax import TILE, full_softmax  # noqa: E402
 
 
@@ -135,6 +135,37 @@ def test_the_last_place_alone_is_what_all_places_give_there(encoder: torch.nn.Mo
     with torch.no_grad():
         expected = encoder(clicks, mask)[torch.arange(4), last]
         assert torch.allclose(encoder.at(clicks, mask, last), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [NarmEncoder(4, 3, "local").eval(), NarmEncoder(4, 3).eval(), StampEncoder(4), GruEncoder(4, 3)],
+    ids=["local", "hybrid", "stamp", "gru"],
+)
+@pytest.mark.parametrize(
+    "ends",
+    [[[5], [2], [3]], [[1, 2, 5], [0, 2], [0]], [[0, 5], [1], [3]]],
+    ids=["one prefix a row", "several", "mixed"],
+)
+def test_chosen_prefixes_are_what_all_places_give_there(
+    encoder: torch.nn.Module, ends: list[list[int]]
+) -> None:
+    """With the same gradients, whichever rows are worked out for one prefix alone."""
+    mask = torch.arange(6) <= torch.tensor([max(places) for places in ends])[:, None]
+    wanted = torch.zeros(3, 6, dtype=torch.bool)
+    for row, places in enumerate(ends):
+        wanted[row, places] = True
+    given = torch.randn(3, 6, 4)
+    found = []
+    for ending in (False, True):
+        clicks = given.clone().requires_grad_()
+        vectors = encoder.ending(clicks, mask, wanted) if ending else encoder(clicks, mask)[wanted]
+        encoder.zero_grad()
+        (vectors * torch.arange(1.0, vectors.numel() + 1).view(vectors.shape)).sum().backward()
+        found.append([vectors.detach(), clicks.grad, *(weight.grad for weight in encoder.parameters())])
+    for whole, chosen in zip(*found, strict=True):
+        assert torch.allclose(whole, chosen, atol=1e-4)
+    assert found[0][0].shape == (sum(map(len, ends)), encoder.width)
 
 
 @given(

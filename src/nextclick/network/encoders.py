@@ -7,6 +7,7 @@ all of its prefixes, and padding on the right cannot reach any real position.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -42,7 +43,25 @@ class NarmEncoder(nn.Module):
         self.width = 2 * hidden if kind == "hybrid" else hidden
 
     def forward(self, clicks: Tensor, mask: Tensor) -> Tensor:
-        states, _ = self.gru(dropped(clicks, self.dropout_items, self.training))  # [B, T, H]
+        return self._of_all(self._states(clicks), mask)
+
+    def at(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
+        """What ``forward`` gives at the places last [B] alone, [B, S], with the attention of one prefix."""
+        return self._of_last(self._states(clicks), mask, last)
+
+    def ending(self, clicks: Tensor, mask: Tensor, ends: Tensor) -> Tensor:
+        """What ``forward`` gives where ends [B, T] is True, [P, S], row by row."""
+        return _ending(self._states(clicks), mask, ends, self._of_all, self._of_last)
+
+    def weigh(self, clicks: Tensor, mask: Tensor) -> Tensor | None:
+        """``attention`` from the clicks themselves, to look at; None for global, which has none."""
+        return None if self.kind == "global" else self.attention(self._states(clicks), mask)
+
+    def _states(self, clicks: Tensor) -> Tensor:
+        states: Tensor = self.gru(dropped(clicks, self.dropout_items, self.training))[0]
+        return states  # [B, T, H]
+
+    def _of_all(self, states: Tensor, mask: Tensor) -> Tensor:
         if self.kind == "global":
             return dropped(states, self.dropout_session, self.training)
         local = self.attention(states, mask) @ states  # [B, T, H]
@@ -50,9 +69,7 @@ class NarmEncoder(nn.Module):
             return dropped(local, self.dropout_session, self.training)
         return dropped(torch.cat([states, local], dim=2), self.dropout_session, self.training)
 
-    def at(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
-        """What ``forward`` gives at the places last [B] alone, [B, S], with the attention of one prefix."""
-        states, _ = self.gru(dropped(clicks, self.dropout_items, self.training))  # [B, T, H]
+    def _of_last(self, states: Tensor, mask: Tensor, last: Tensor) -> Tensor:
         current = _at(states, last)
         if self.kind == "global":
             return dropped(current, self.dropout_session, self.training)
@@ -61,12 +78,6 @@ class NarmEncoder(nn.Module):
         local = (weights * seen[..., None].to(states.dtype) * states).sum(1)
         both = local if self.kind == "local" else torch.cat([current, local], dim=1)
         return dropped(both, self.dropout_session, self.training)
-
-    def weigh(self, clicks: Tensor, mask: Tensor) -> Tensor | None:
-        """``attention`` from the clicks themselves, to look at; None for global, which has none."""
-        if self.kind == "global":
-            return None
-        return self.attention(self.gru(dropped(clicks, self.dropout_items, self.training))[0], mask)
 
     def attention(self, states: Tensor, mask: Tensor) -> Tensor:
         """Weights a_tj of click j for the prefix that ends at t, [B, T, T]; 0 for later and padded clicks."""
@@ -109,6 +120,10 @@ class GruEncoder(nn.Module):
     def at(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
         """What ``forward`` gives at the places last [B] alone, [B, S]."""
         return _at(self.forward(clicks, mask), last)
+
+    def ending(self, clicks: Tensor, mask: Tensor, ends: Tensor) -> Tensor:
+        """What ``forward`` gives where ends [B, T] is True, [P, S], row by row."""
+        return self.forward(clicks, mask)[ends]
 
     def step(self, clicks: Tensor, states: list[Tensor]) -> list[Tensor]:
         """Return the states after one more click, clicks [L, D] and a state [L, H] for each layer."""
@@ -163,6 +178,10 @@ class StampEncoder(nn.Module):
             memory = (weights * seen * clicks).sum(1)
         return torch.tanh(self.memory(memory)) * torch.tanh(self.last(anchor))
 
+    def ending(self, clicks: Tensor, mask: Tensor, ends: Tensor) -> Tensor:
+        """What ``forward`` gives where ends [B, T] is True, [P, D], row by row."""
+        return _ending(clicks, mask, ends, self.forward, self.at)
+
     def mean(self, clicks: Tensor) -> Tensor:
         """Mean of the clicks up to each position, [B, T, D]; padding stands right of every real click."""
         count = torch.arange(1, clicks.shape[1] + 1, dtype=clicks.dtype, device=clicks.device)
@@ -182,6 +201,33 @@ class StampEncoder(nn.Module):
 def _at(rows: Tensor, places: Tensor) -> Tensor:
     """Row i of rows [B, T, D] at places[i], [B, D]."""
     return rows.gather(1, places[:, None, None].expand(-1, 1, rows.shape[2]))[:, 0]
+
+
+def _ending(
+    rows: Tensor,
+    mask: Tensor,
+    ends: Tensor,
+    of_all: Callable[[Tensor, Tensor], Tensor],
+    of_last: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Vectors of the prefixes that end where ends [B, T] is True, [P, S], row by row.
+
+    of_all compares every click of a row with every other one, of_last those of one prefix alone. The rows
+    of what comes late in long sessions have one prefix each, of full length.
+    """
+    alone = ends.sum(1) == 1
+    if rows.shape[1] == 1 or not alone.any():
+        return of_all(rows, mask)[ends]
+    last = ends.int().argmax(1)
+    if alone.all():
+        return of_last(rows, mask, last)
+    several = ~alone
+    of_several = of_all(rows[several], mask[several])[ends[several]]
+    of_alone = of_last(rows[alone], mask[alone], last[alone])
+    is_alone = alone[ends.nonzero()[:, 0]]  # [P]
+    vectors = of_alone.new_empty(len(is_alone), of_alone.shape[1])
+    vectors[is_alone], vectors[~is_alone] = of_alone, of_several
+    return vectors
 
 
 def _seen(mask: Tensor) -> Tensor:

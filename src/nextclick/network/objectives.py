@@ -57,7 +57,7 @@ class AllItems(Objective):
             return torch.stack([(weights * 0.0).sum() for weights in changed]).sum(), pairs
         with network.items.once():
             table = network.table()
-            vectors = network.sessions(clicks, mask)[wanted]  # [P, D]
+            vectors = network.ending(clicks, mask, wanted)  # [P, D]
         if network.bias is not None:  # one more coordinate, which is 1 for every session
             vectors = torch.cat([vectors, vectors.new_ones(len(vectors), 1)], 1)
             table = torch.cat([table, network.bias], 1)

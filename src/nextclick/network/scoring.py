@@ -44,6 +44,10 @@ class Network(nn.Module):
         """Vectors of every prefix, [B, T, D], from clicks [B, T] and mask [B, T]."""
         return self._decoded(self.encoder(self.inputs(clicks), mask))
 
+    def ending(self, clicks: Tensor, mask: Tensor, ends: Tensor) -> Tensor:
+        """Vectors of the prefixes that end where ends [B, T] is True, [P, D]: ``sessions`` in less work."""
+        return self._decoded(self.encoder.ending(self.inputs(clicks), mask, ends))  # type: ignore[operator]
+
     def at(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
         """Vectors of the prefixes that end at the places last [B], [B, D]: ``sessions`` in less work."""
         return self._decoded(self.encoder.at(self.inputs(clicks), mask, last))  # type: ignore[operator]
