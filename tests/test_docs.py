@@ -16,6 +16,7 @@ import duckdb
 import pytest
 from click.testing import CliRunner
 
+import model_tables
 import readme_table
 import serving_tables
 from conftest import ROOT
@@ -98,6 +99,11 @@ def test_the_table_of_figures_is_up_to_date() -> None:
 def test_the_figures_of_the_service_are_up_to_date() -> None:
     for file, content in serving_tables.filled().items():
         assert file.read_text("utf-8") == content, "run python benchmarks/serving_tables.py"
+
+
+def test_the_tables_of_models_are_up_to_date() -> None:
+    page = model_tables.PAGE.read_text("utf-8")
+    assert page == model_tables.filled(page), "run python benchmarks/model_tables.py"
 
 
 def test_every_model_is_in_the_readme_and_described() -> None:

@@ -1,0 +1,139 @@
+"""Fill docs/models.md with what was measured of re-ranking and of metric learning.
+
+    python benchmarks/model_tables.py
+
+Each part stands between two markers; a test compares the page with the files of results.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "models.md"
+RESULTS = ROOT / "benchmarks" / "results"
+LOGS = {"yoochoose64": "YooChoose 1/64", "diginetica": "Diginetica"}
+
+
+def filled(page: str) -> str:
+    """Return what the page should be."""
+    parts: Mapping[str, Callable[[], Iterable[str]]] = {
+        "re-ranking": reranking,
+        "carousel": carousel,
+        "metric learning": metric,
+    }
+    for mark, make in parts.items():
+        before, start, rest = page.partition(f"<!-- {mark} -->")
+        _, end, after = rest.partition(f"<!-- /{mark} -->")
+        if not start or not end:
+            raise ValueError(f"{PAGE.name} lacks the markers of {mark!r}")
+        page = "\n".join([f"{before}{start}", *make(), "", f"{end}{after}"])
+    return page
+
+
+def reranking() -> list[str]:
+    """Generators, and what blends and re-rankers make of them."""
+    lines = [
+        "| data | model | settings | recall@20 / MRR@20 | over its generators, the better of them |",
+        "|---|---|---|---|---|",
+    ]
+    for name, shown in LOGS.items():
+        rows = [row for row in _read(f"papers_rrcre-{name}")["rows"] if row["state"] == "done"]
+        means = {row["label"]: row["mean"] for row in rows}
+        for row in rows:
+            best = [max((means[one][m] for one in row["generators"]), default=None) for m in _METRICS]
+            gain = [
+                f"{row['mean'][m] - of:+.3f}" if of is not None else ""
+                for m, of in zip(_METRICS, best, strict=True)
+            ]
+            label = row["label"].removesuffix(", as published")
+            settings = row["written"].partition(";")[0]
+            lines.append(
+                f"| {shown} | {label} | {settings} | {_of_seeds(row)} | {' / '.join(filter(None, gain))} |"
+            )
+    return lines
+
+
+def carousel() -> list[str]:
+    """I2I-CF and what re-ranking makes of it, where clicks on the demo shop's carousel are predicted."""
+    parts = _read("rerank_study")["parts"]
+    lines = [
+        "| shop | settings | model | recall@20 / MRR@20 | RRCRE over it, with p |",
+        "|---|---|---|---|---|",
+    ]
+    for part, settings in (("carousel", "preset=paper"), ("carousel-defaults", "defaults")):
+        for shop, found in parts.get(part, {}).items():
+            gains = {(one["over"], one["metric"]): one for one in found["RRCRE-I2I-CF over"]}
+            for model, row in found["rows"].items():
+                over = [gains.get((model, metric)) for metric in _METRICS]
+                gain = " / ".join(f"{one['difference']:+.3f} ({one['p']:.3f})" for one in over if one)
+                lines.append(f"| {shop} | {settings} | {model} | {_figures(row)} | {gain} |")
+    return lines
+
+
+def metric() -> list[str]:
+    """Metric learning: the rows of the paper, its ablation, positives topped up, items recommended at all."""
+    lines = [
+        "| data | row | settings | recall@20 / MRR@20 (95% of the recall) | REC@20 | the paper's |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, shown in LOGS.items():
+        for row in _read(f"metric_{name}")["rows"]:
+            low, high = row["recall@20_interval"]
+            figures = f"{_figures(row)} ({low:.3f} to {high:.3f})"
+            rec = f"{row['remaining_recall@20']:.3f}"
+            lines.append(
+                f"| {shown} | {row['label']} | {row['settings']} | {figures} | {rec} | {_published(row)} |"
+            )
+    lines += [
+        "",
+        "Table 3 of the paper on rsc15-100k, where the paper has SI-T: N with L2 normalisation, M with the",
+        "margin, S with the swap; items read and recommended by common or separate vectors; positives and",
+        "negatives by the random split or the sliding window.",
+        "",
+        "| row and encoder | REC@20 / MRR@20 | the paper's |",
+        "|---|---|---|",
+    ]
+    for row in _read("metric_ablation")["rows"]:
+        figures = f"{row['remaining_recall@20']:.3f} / {row['mrr@20']:.3f}"
+        lines.append(f"| {row['label']} | {figures} | {_published(row)} |")
+    lines += ["", "| data and model | recall@20 / MRR@20 | items ever recommended |", "|---|---|---|"]
+    for row in [*_read("metric_top-up")["rows"], *_read("metric_coverage")["rows"]]:
+        of = f"{row['items_recommended']:,} of {row['items']:,}"
+        lines.append(f"| {row['label']} | {_figures(row)} | {of} |")
+    return lines
+
+
+_METRICS = ("recall@20", "mrr@20")
+
+
+def _read(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+
+
+def _figures(row: Mapping[str, Any]) -> str:
+    return " / ".join(f"{row[metric] + 1e-9:.3f}" for metric in _METRICS)
+
+
+def _of_seeds(row: Mapping[str, Any]) -> str:
+    """The mean of a row, and what one seed differs by where there were several."""
+    spread = [row["std"][metric] for metric in _METRICS]
+    if None in spread:
+        return _figures(row["mean"])
+    deviations = " / ".join(f"{value:.4f}" for value in spread)
+    return f"{_figures(row['mean'])} (±{deviations}, {len(row['seeds'])} seeds)"
+
+
+def _published(row: Mapping[str, Any]) -> str:
+    names = {"recall@20": "recall", "mrr@20": "MRR", "remaining_recall@20": "REC"}
+    published = row["published"] or {}
+    return ", ".join(f"{shown} {published[name]:.3f}" for name, shown in names.items() if name in published)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text("utf-8")), "utf-8")
+    print(f"wrote {PAGE.name}", file=sys.stderr)
