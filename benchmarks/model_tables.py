@@ -65,7 +65,8 @@ def carousel() -> list[str]:
         "| shop | settings | model | recall@20 / MRR@20 | RRCRE over it, with p |",
         "|---|---|---|---|---|",
     ]
-    for part, settings in (("carousel", "preset=paper"), ("carousel-defaults", "defaults")):
+    of_part = {"carousel": "preset=paper", "carousel-defaults": "defaults", "carousel-small": "preset=small"}
+    for part, settings in of_part.items():
         for shop, found in parts.get(part, {}).items():
             gains = {(one["over"], one["metric"]): one for one in found["RRCRE-I2I-CF over"]}
             for model, row in found["rows"].items():

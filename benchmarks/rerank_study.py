@@ -1,6 +1,6 @@
 """Re-ranking taken apart, as in the RRCRE paper: results/rerank_study.json, part by part.
 
-    python benchmarks/rerank_study.py carousel carousel-defaults
+    python benchmarks/rerank_study.py carousel carousel-defaults carousel-small
     python benchmarks/rerank_study.py epochs-carousel candidates-carousel
     python benchmarks/rerank_study.py epochs-yoochoose64 candidates-yoochoose64
     python benchmarks/rerank_study.py held-out
@@ -15,7 +15,9 @@ candidates-NAME: figure 4, recall@5 on the test sessions by number of candidates
 held-out: what it changes whether generators have seen the sessions that they generate for; chosen on, and so
 measured on, the latest tenth of the training sessions of yoochoose64, which nothing here was fitted on.
 plot: pictures of both, docs/pictures/rerank-*.png, from the result file.
-All of it in the published form, preset=paper, but carousel-defaults: I2I-CF, RR and RRCRE with the defaults.
+All of it in the published form, preset=paper, but carousel-defaults and carousel-small: I2I-CF, and RR and
+RRCRE with the defaults and with preset=small, which was chosen on the latest eighth of the carousel's
+training sessions.
 A part that stands in the result file already is not run again: delete it there to repeat it.
 """
 
@@ -52,11 +54,14 @@ def carousel(work: Path) -> dict[str, Any]:
     return {name: table(carousel_data(work, of), models, work) for name, of in SHOPS.items()}
 
 
-def carousel_defaults(work: Path) -> dict[str, Any]:
+def carousel_ours(work: Path, **settings: Any) -> dict[str, Any]:
+    """RR is told nothing of places: the small network of scores reads them too."""
     i2i = shown_order()
     models: dict[str, Recommender] = {
-        "I2I-CF": i2i, "RR-I2I-CF": RRCRE(i2i, cre=False), "RRCRE-I2I-CF": RRCRE(i2i)
-    }  # fmt: skip
+        "I2I-CF": i2i,
+        "RR-I2I-CF": build("rrcre", {**settings, "cre": False, "scored": False}, generators=[i2i]),
+        "RRCRE-I2I-CF": build("rrcre", settings, generators=[i2i]),
+    }
     return {name: table(carousel_data(work, of), models, work) for name, of in SHOPS.items()}
 
 
@@ -200,7 +205,8 @@ def plot(content: dict[str, Any]) -> None:
 
 PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "carousel": carousel,
-    "carousel-defaults": carousel_defaults,
+    "carousel-defaults": carousel_ours,
+    "carousel-small": partial(carousel_ours, preset="small"),
     "held-out": held_out,
     **{f"epochs-{name}": partial(epochs, name) for name in ("carousel", "yoochoose64")},
     **{f"candidates-{name}": partial(candidates, name) for name in ("carousel", "yoochoose64")},
