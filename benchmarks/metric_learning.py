@@ -86,7 +86,6 @@ def yoochoose64(work: Path, wanted: list[str]) -> None:
         if published is not None and name in REC:
             published["remaining_recall@20"] = REC[name]
         measure("yoochoose64", row.label, row.model, row.settings, dataset, published)
-
     beside("yoochoose64", dataset, wanted)
 
 

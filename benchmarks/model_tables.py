@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pages import between
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "models.md"
 RESULTS = ROOT / "benchmarks" / "results"
+_METRICS = ("recall@20", "mrr@20")
 LOGS = {"yoochoose64": "YooChoose 1/64", "diginetica": "Diginetica"}
 
 
@@ -27,11 +30,7 @@ def filled(page: str) -> str:
         "metric learning": metric,
     }
     for mark, make in parts.items():
-        before, start, rest = page.partition(f"<!-- {mark} -->")
-        _, end, after = rest.partition(f"<!-- /{mark} -->")
-        if not start or not end:
-            raise ValueError(f"{PAGE.name} lacks the markers of {mark!r}")
-        page = "\n".join([f"{before}{start}", *make(), "", f"{end}{after}"])
+        page = between(page, mark, "\n".join([*make(), ""]))
     return page
 
 
@@ -107,9 +106,6 @@ def metric() -> list[str]:
         of = f"{row['items_recommended']:,} of {row['items']:,}"
         lines.append(f"| {row['label']} | {_figures(row)} | {of} |")
     return lines
-
-
-_METRICS = ("recall@20", "mrr@20")
 
 
 def _read(name: str) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 from nextclick.plan.costs import Counts, UnitCosts
 from nextclick.plan.estimate import Machine, duration, plan, size
 from nextclick.plan.logs import CLICKS
+from pages import between
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "plan.md"
@@ -34,11 +35,7 @@ def filled(page: str) -> str:
         "processes": processes,
     }  # fmt: skip
     for mark, make in parts.items():
-        before, start, rest = page.partition(f"<!-- {mark} -->")
-        _, end, after = rest.partition(f"<!-- /{mark} -->")
-        if not start or not end:
-            raise ValueError(f"{PAGE.name} lacks the markers of {mark!r}")
-        page = f"{before}{start}\n{make()}\n{end}{after}"
+        page = between(page, mark, make())
     return page
 
 

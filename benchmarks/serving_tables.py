@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pages import between
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -24,11 +26,8 @@ def filled() -> dict[Path, str]:
         ("online", "trials", "online_trials", trials),
     ):
         file = ROOT / "docs" / f"{page}.md"
-        content = file.read_text("utf-8")
-        before, start, rest = content.partition(f"<!-- {mark} -->")
-        _, end, after = rest.partition(f"<!-- /{mark} -->")
         found = json.loads((RESULTS / f"{result}.json").read_text("utf-8"))
-        pages[file] = f"{before}{start}\n{table(found)}\n{end}{after}"
+        pages[file] = between(file.read_text("utf-8"), mark, table(found))
     return pages
 
 
