@@ -2,7 +2,9 @@
 
     python benchmarks/prnn_grid.py shop 1,2,3
     python benchmarks/prnn_grid.py shop-no-image 1,2,3      pictures without a signal
-    python benchmarks/prnn_grid.py beauty 1,2,3,4,5
+    python benchmarks/prnn_grid.py beauty --tune            settings of each row, on the validation sessions
+    python benchmarks/prnn_grid.py beauty 1,2,3,4,5         with those settings
+    python benchmarks/prnn_grid.py eshop --tune
     python benchmarks/prnn_grid.py eshop 1,2,3,4,5
     python benchmarks/prnn_grid.py shop 1 --large           tables 3 and 4: 500+500 units against 1,000
     python benchmarks/prnn_grid.py shop 1 --validation learning_rate=0.1    on the validation sessions
@@ -10,11 +12,13 @@
 
 The shop's features are thumbnails, by an extractor trained on them; beauty's are category and brand tokens as
 text; eshop's are columns. Every row has the settings of SETTINGS and the same epochs for each subnet; ID only
-is also trained for twice as many. A row that was measured is not measured again: its answers to every click
-lie in the work folder ($NEXTCLICK_WORK or benchmarks/work), and the table is made from them. Intervals
-resample whole sessions; seeds are averaged click by click before. ``findings`` in the results are what the
-paper found, each with the difference in MRR@20 that speaks for it or against it. Seeds may be measured by
-processes side by side, one each; the command with all of them then makes the table of what lies there.
+is also trained for twice as many. --tune tries the same CHANGES on every row, one seed, and the row is then
+measured with those of the highest MRR@20 (results/prnn_tuned_NAME.json). A row that was measured is not
+measured again: its answers to every click lie in the work folder ($NEXTCLICK_WORK or benchmarks/work), and
+the table is made from them. Intervals resample whole sessions; seeds are averaged click by click before.
+``findings`` in the results are what the paper found, each with the difference in MRR@20 that speaks for it or
+against it. Seeds may be measured by processes side by side, one each; the command with all of them then makes
+the table of what lies there.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from typing import Any
 import numpy as np
 
 import nextclick
-from data import LOGS, ROOT, write
+from data import LOGS, RESULTS, ROOT, write
 from nextclick import Dataset, Features, Images, ItemTable, Sessions, build, build_features, metrics
 from nextclick.models import find
 from nextclick.ranking import Targets
@@ -44,11 +48,18 @@ SETTINGS: dict[str, Any] = {
     "loss": "cross-entropy", "activation": "linear", "batch_size": 200, "n_samples": 512,
     "learning_rate": 0.05, "dropout_hidden": 0.2, "epochs": 8, "scale": 10.0,
 }  # fmt: skip
+# What --tune tries on every row, beside SETTINGS as they are.
+CHANGES: tuple[str, ...] = (
+    "", "epochs=16", "epochs=16 dropout_hidden=0.5", "epochs=32 dropout_hidden=0.5",
+    "epochs=16 dropout_hidden=0.5 learning_rate=0.1", "epochs=16 dropout_hidden=0.5 loss=bpr-max",
+)  # fmt: skip
 ARCHITECTURES, STRATEGIES = (
     ("parallel", "interaction", "shared"),
     ("residual", "interleaving", "simultaneous", "alternating"),
 )
 SHORT = ("item-knn", "ID only (100)", "ID only (200)", "parallel (residual)", "parallel (interleaving)")
+ON_LOGS = (*SHORT, "feature", "parallel (alternating)", "parallel (simultaneous)")
+TUNED = ("beauty", "eshop")
 Row = tuple[str, str, dict[str, Any], bool]  # label, model, settings, whether features are given
 
 
@@ -232,7 +243,7 @@ def figure(name: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    content = json.loads((ROOT / "benchmarks" / "results" / f"prnn_grid_{name}.json").read_text("utf-8"))
+    content = json.loads((RESULTS / f"prnn_grid_{name}.json").read_text("utf-8"))
     rows = {row["row"]: row for row in content["rows"]}
 
     def best(*beginnings: str) -> str:
@@ -254,10 +265,64 @@ def figure(name: str) -> None:
     print(f"drawn: {path}")
 
 
+def tune(name: str) -> None:
+    """Try CHANGES on every row, on the validation sessions: results/prnn_tuned_NAME.json."""
+    data, features = DATA[name](WORK / name)
+    found = []
+    for row in chosen_rows(name, large=False):
+        if row[1] != "prnn":
+            continue
+        tried = []
+        for change in CHANGES:
+            values = parse(find("prnn"), change.split())
+            folder = WORK / name / f"validation-{digest({**SETTINGS, **values})}"
+            file = folder / f"{slug(row[0])}-1.npy"
+            run = answers(with_values(row, values), 1, data.train, data.validation, features, file)
+            recall, mrr = run[0].mean(0)
+            tried.append({"change": change, "recall@20": round(recall, 4), "mrr@20": round(mrr, 4)})
+        best = max(tried, key=lambda one: one["mrr@20"])
+        found.append({"row": row[0], "change": best["change"], "tried": tried})
+        about = {"data": name, "clicks": len(run[0]), "part": "validation", "seed": 1}
+        write(f"prnn_tuned_{name}", {**about, "settings": SETTINGS, "rows": found})
+
+
+def tuned(name: str) -> dict[str, dict[str, Any]]:
+    """The settings that --tune chose for each row; none for the data that SETTINGS were chosen on."""
+    file = RESULTS / f"prnn_tuned_{name}.json"
+    if name not in TUNED:
+        return {}
+    if not file.exists():
+        sys.exit(f"no {file.relative_to(ROOT)}; make it with: python benchmarks/prnn_grid.py {name} --tune")
+    rows = json.loads(file.read_text("utf-8"))["rows"]
+    return {row["row"]: parse(find("prnn"), row["change"].split()) for row in rows}
+
+
+def with_values(row: Row, values: dict[str, Any]) -> Row:
+    label, model, given, reads = row
+    return label, model, {**values, **given}, reads
+
+
+def chosen_rows(name: str, large: bool) -> list[Row]:
+    """The rows of the grid that are measured on these data."""
+    short = SHORT if name == "shop-no-image" else ON_LOGS if name in TUNED else None
+    return [row for row in rows(large) if short is None or large or row[0] in short]
+
+
+def digest(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def slug(label: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in label)
+
+
 def main() -> None:
     name, words = sys.argv[1], sys.argv[3:]
     if "--figure" in sys.argv:
         figure(name)
+        return
+    if "--tune" in sys.argv:
+        tune(name)
         return
     seeds = [int(seed) for seed in sys.argv[2].split(",")]
     large, validation = "--large" in words, "--validation" in words
@@ -265,17 +330,17 @@ def main() -> None:
     data, features = DATA[name](WORK / name)
     fitted, test = (data.train, data.validation) if validation else (data.full, data.test)
     signal, baseline = name != "shop-no-image", f"ID only ({1000 if large else 200})"
-    chosen = [row for row in rows(large) if signal or row[0] in SHORT]
-    settings = hashlib.sha256(json.dumps(SETTINGS, sort_keys=True).encode()).hexdigest()[:8]
-    folder = WORK / name / f"{'validation' if validation else 'test'}{'-large' * large}-{settings}"
+    changes = {} if validation or large else tuned(name)
+    part = f"{'validation' if validation else 'test'}{'-large' * large}"
     measured: dict[str, list[Any]] = {}
     sessions = test.session_of[test.pairs()[1]]
     for seed in seeds:
-        for row in chosen:
+        for row in chosen_rows(name, large):
             if row[1] != "prnn" and seed != seeds[0]:
                 continue
-            slug = "".join(letter if letter.isalnum() else "-" for letter in row[0])
-            run = answers(row, seed, fitted, test, features, folder / f"{slug}-{seed}.npy")
+            values = changes.get(row[0], {})
+            file = WORK / name / f"{part}-{digest({**SETTINGS, **values})}" / f"{slug(row[0])}-{seed}.npy"
+            run = answers(with_values(row, values), seed, fitted, test, features, file)
             measured.setdefault(row[0], []).append(run)
             if validation or "item-knn" not in measured:
                 continue
