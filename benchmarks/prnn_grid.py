@@ -12,7 +12,7 @@
 
 The shop's features are thumbnails, by an extractor trained on them; beauty's are category and brand tokens as
 text; eshop's are columns. Every row has the settings of SETTINGS and the same epochs for each subnet; ID only
-is also trained for twice as many. --tune tries the same CHANGES on every row, one seed, and the row is then
+is also trained for twice as many. --tune tries as many changes on every row, one seed, and the row is then
 measured with those of the highest MRR@20 (results/prnn_tuned_NAME.json). A row that was measured is not
 measured again: its answers to every click lie in the work folder ($NEXTCLICK_WORK or benchmarks/work), and
 the table is made from them. Intervals resample whole sessions; seeds are averaged click by click before.
@@ -48,11 +48,10 @@ SETTINGS: dict[str, Any] = {
     "loss": "cross-entropy", "activation": "linear", "batch_size": 200, "n_samples": 512,
     "learning_rate": 0.05, "dropout_hidden": 0.2, "epochs": 8, "scale": 10.0,
 }  # fmt: skip
-# What --tune tries on every row, beside SETTINGS as they are.
-CHANGES: tuple[str, ...] = (
-    "", "epochs=16", "epochs=16 dropout_hidden=0.5", "epochs=32 dropout_hidden=0.5",
-    "epochs=16 dropout_hidden=0.5 learning_rate=0.1", "epochs=16 dropout_hidden=0.5 loss=bpr-max",
-)  # fmt: skip
+# What --tune tries on every row: as many changes for each, the last two by what the row has.
+CHANGES = ("", "epochs=16", "epochs=16 dropout_hidden=0.5", "epochs=16 dropout_hidden=0.7")
+OF_ONE = ("epochs=32 dropout_hidden=0.7", "epochs=16 dropout_hidden=0.5 learning_rate=0.1")
+OF_SEVERAL = ("epochs=16 dropout_hidden=0.5 weights=1,0.3", "epochs=16 dropout_hidden=0.7 weights=1,0.3")
 ARCHITECTURES, STRATEGIES = (
     ("parallel", "interaction", "shared"),
     ("residual", "interleaving", "simultaneous", "alternating"),
@@ -266,14 +265,14 @@ def figure(name: str) -> None:
 
 
 def tune(name: str) -> None:
-    """Try CHANGES on every row, on the validation sessions: results/prnn_tuned_NAME.json."""
+    """Try changes of the settings on every row, on the validation sessions: results/prnn_tuned_NAME.json."""
     data, features = DATA[name](WORK / name)
     found = []
     for row in chosen_rows(name, large=False):
         if row[1] != "prnn":
             continue
         tried = []
-        for change in CHANGES:
+        for change in (*CHANGES, *(OF_SEVERAL if "strategy" in row[2] else OF_ONE)):
             values = parse(find("prnn"), change.split())
             folder = WORK / name / f"validation-{digest({**SETTINGS, **values})}"
             file = folder / f"{slug(row[0])}-1.npy"

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -226,6 +227,39 @@ def test_a_model_has_the_same_figures_alone_and_among_others() -> None:
     together = evaluate(FITTED, LARGE_TEST)
     for name, model in FITTED.items():
         same(evaluate([model], LARGE_TEST), together, name)
+
+
+def test_answers_that_are_kept_are_not_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, kept = FITTED["vs-knn"], {"vs-knn": tmp_path / "answers.npz"}
+    asked: list[int] = []
+    rank = type(model).rank
+
+    def counted(self: Any, queries: Any, *given: Any, **options: Any) -> Any:
+        asked.append(len(queries))
+        return rank(self, queries, *given, **options)
+
+    def times(test: Sessions, **options: Any) -> int:
+        asked.clear()
+        found = evaluate([model], test, kept=kept, **options)
+        n = sum(n > 2 for n in asked)  # the two are asked so that everything is compiled
+        same(found, evaluate([model], test, **options), "vs-knn")
+        return n
+
+    monkeypatch.setattr(type(model), "rank", counted)
+    assert times(LARGE_TEST) == 1
+    assert times(LARGE_TEST) == 0
+    assert times(LARGE_TEST, prefix_lengths=[1, 3], seed=5) == 0  # the same answers, cut otherwise
+    for other in ({"k": [3]}, {"protocol": "remaining"}, {"ties": "optimistic"}, {"candidates": 20}):
+        assert times(LARGE_TEST, **other) == 1
+    assert times(LARGE_TEST[1:]) == 1
+    assert times(LARGE_TEST[1:]) == 0
+    content = kept["vs-knn"].read_bytes()
+    for damaged in (b"", content[: len(content) // 2], b"PK" + content[2:][::-1]):
+        kept["vs-knn"].write_bytes(damaged)
+        assert times(LARGE_TEST[1:]) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["answers.npz"]
 
 
 def test_the_same_evaluation_twice() -> None:

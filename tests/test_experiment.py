@@ -337,6 +337,15 @@ def test_what_is_done_is_not_done_again(logs: Path, tmp_path: Path, monkeypatch:
     )
     whole = start(tmp_path, logs, TWO)
     assert fitted == ["markov"]
+    assert not list((tmp_path / "out" / "runs").glob("*.npz"))  # each lies beside its model
+    asked: list[str] = []
+    rank = nextclick.Recommender.rank
+
+    def ranked(self: Any, queries: Any, *a: Any, **k: Any) -> Any:
+        asked.extend([self.name] * (len(queries) > 2))
+        return rank(self, queries, *a, **k)
+
+    monkeypatch.setattr(nextclick.Recommender, "rank", ranked)
     page = (tmp_path / "out" / "report.html").stat().st_mtime_ns
     again = start(tmp_path, logs, TWO)
     assert fitted == ["markov"]
@@ -346,6 +355,7 @@ def test_what_is_done_is_not_done_again(logs: Path, tmp_path: Path, monkeypatch:
     assert fitted == ["markov"]  # a label is only a name
     assert (tmp_path / "out" / "report.html").stat().st_mtime_ns > page
     assert renamed.content["rows"][1]["mean"] == whole.content["rows"][1]["mean"]
+    assert not asked  # nor are the models asked again for a new report
     start(tmp_path, logs, TWO.replace("k = 50", "k = 51"))
     assert fitted == ["markov", "vs-knn"]
     monkeypatch.setattr(experiment.work, "__version__", "9.9.9")

@@ -21,7 +21,7 @@ LAYERS = [
     ["voting"],
     ["neighbours", "factors", "network", "prepare", "shop", "clickstream"],
     ["baselines", "rerank", "metric", "parallel", "large"],
-    ["models"],
+    ["models", "answers"],
     ["artifact", "evaluation", "report", "tuning"],
     ["batch", "explain", "demo", "experiment", "nearest", "online", "plan"],
     ["item_map", "serving", "batch_spark"],

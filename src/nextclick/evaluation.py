@@ -10,18 +10,20 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nextclick import metrics, settings
+from nextclick.answers import Answer, Asked, answer
 from nextclick.dataset import Dataset
 from nextclick.errors import ConfigError, nearest
 from nextclick.events import Events, cut
 from nextclick.features import Features
-from nextclick.filters import Effect, Filter
+from nextclick.filters import Filter
 from nextclick.metrics import TieRule
 from nextclick.recommender import Recommender
 from nextclick.results import Comparison, ModelResult, Protocol, Report, Slice
@@ -48,6 +50,7 @@ def evaluate(
     prefix_lengths: Sequence[int] = PREFIX_LENGTHS,
     dataset: str | None = None,
     paths: Mapping[str, str] | None = None,
+    kept: Mapping[str, Path] | None = None,
     n_resamples: int = 1000,
     seed: int = 0,
     progress: Progress | None = None,
@@ -64,7 +67,9 @@ def evaluate(
     every listed item must meet, bound to any of the models; a target that does not is a miss;
     prefix_lengths: where the parts by length of the prefix begin, from 1; n_resamples, seed: of the
     bootstrap over sessions;  dataset, paths: the names of the data and the directories of the models, by
-    their names, as the report shows them;  progress: called as ``Progress`` says.
+    their names, as the report shows them;  kept: files, by the names of the models, that keep what each
+    answered: one that is of the same events and measures is read, and the model not asked again;
+    progress: called as ``Progress`` says.
     Raises DataError when there is nothing to measure and ConfigError for options that make no sense.
     """
     if isinstance(test, Dataset):
@@ -90,12 +95,13 @@ def evaluate(
         named = _with_items(named, features)
     translations = {name: _translation(model, test) for name, model in named.items()}
     events, unseen_pairs = cut(test, list(translations.values()), protocol, unseen, prefix_lengths)
+    asked = Asked(ks, protocol, candidates, ties)
     answers = {}
     for name, model in named.items():
         tell = None if progress is None else (lambda done, total, name=name: progress(name, done, total))
         of_model = _translated(events, translations[name])
         bound = None if filter is None else filter.bound_to(model.vocabulary)
-        answers[name] = _answer(model, of_model, ks, protocol, candidates, ties, bound, tell)
+        answers[name] = answer(model, of_model, asked, bound, tell, (kept or {}).get(name))
     # All models meet the same resampled sessions, so that their differences are paired.
     values = np.concatenate([answer.values for answer in answers.values()], axis=1)
     means = metrics.resampled_means(values, events.session, n_resamples, seed)
@@ -176,73 +182,7 @@ def _translated(events: Events, codes: NDArray[np.int32]) -> Events:
     return replace(events, queries=queries, targets=codes[events.targets])
 
 
-@dataclass(frozen=True, eq=False)
-class _Answer:
-    """What one model made of the events.
-
-    columns: metric names;  values: float64 [n_events, n_columns];  shown: metrics of the lists themselves;
-    seconds: of ranking all events;  filter, effect: the rules, bound to the model, and what they do to its
-    events.
-    """
-
-    columns: list[str]
-    values: NDArray[np.float64]
-    shown: Mapping[str, float]
-    seconds: float
-    filter: Filter | None = None
-    effect: Effect | None = None
-
-
-def _answer(
-    model: Recommender,
-    events: Events,
-    ks: tuple[int, ...],
-    protocol: Protocol,
-    candidates: int | None,
-    rule: TieRule,
-    filter: Filter | None,
-    progress: Callable[[int, int], None] | None,
-) -> _Answer:
-    """Let one model answer all events."""
-    from nextclick.ranking import Targets
-
-    targets = Targets(events.targets, events.bounds)
-    model.rank(events.queries[:2], targets[:2], ks[-1], filter=filter)  # compiles
-    start = time.perf_counter()
-    ranks = model.rank(
-        events.queries, targets, ks[-1], n_candidates=candidates, filter=filter, progress=progress
-    )
-    seconds = time.perf_counter() - start
-    first = events.bounds[:-1]
-    better, ties = metrics.settle(ranks.better[first], ranks.ties[first], rule)
-    of_all = metrics.settle(ranks.better, ranks.ties, rule, events.bounds)
-    columns: dict[str, NDArray[np.float64]] = {}
-    for k in ks:
-        columns[f"recall@{k}"] = metrics.recall(better, ties, k)
-        columns[f"mrr@{k}"] = metrics.reciprocal_rank(better, ties, k)
-        columns[f"ndcg@{k}"] = metrics.ndcg(better, ties, k)
-        if protocol == "remaining":
-            rest = metrics.remaining(*of_all, events.bounds, k)
-            columns[f"precision@{k}"] = rest.precision
-            columns[f"remaining_recall@{k}"] = rest.recall
-            columns[f"map@{k}"] = rest.average_precision
-    k, no_ties = ks[-1], np.zeros_like(first)
-    best = metrics.recall(ranks.better[first], no_ties, k)
-    worst = metrics.recall(ranks.better[first] + ranks.ties[first], no_ties, k)
-    shown = {
-        f"coverage@{k}": metrics.coverage(ranks.top, model.n_items),
-        f"gini@{k}": metrics.gini(ranks.top, model.n_items),
-        f"popularity@{k}": metrics.popularity(ranks.top, model.support),
-        f"tie_spread@{k}": float((best - worst).mean()),
-    }
-    effect = None
-    if filter is not None:
-        effect = filter.effect(events.queries.known(model.n_items), events.targets[first])
-    values = np.stack(list(columns.values()), axis=1)
-    return _Answer(list(columns), values, shown, seconds, filter, effect)
-
-
-def _result(model: Recommender, answer: _Answer, means: NDArray[np.float64], events: Events) -> ModelResult:
+def _result(model: Recommender, answer: Answer, means: NDArray[np.float64], events: Events) -> ModelResult:
     """Sum up an answer, with intervals from its resampled means [n_resamples, n_columns]."""
     low, high = metrics.interval(means)
     reached = dict(zip(answer.columns, answer.values.mean(axis=0).tolist(), strict=True))
@@ -289,7 +229,7 @@ def _latency(
 
 def _compare(
     results: list[ModelResult],
-    answers: Mapping[str, _Answer],
+    answers: Mapping[str, Answer],
     samples: Mapping[str, NDArray[np.float64]],
     k: int,
 ) -> Iterator[Comparison]:

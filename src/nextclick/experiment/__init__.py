@@ -141,6 +141,7 @@ def _report(content: Mapping[str, Any], results: _Results, out: Path, tell: Prog
     report = evaluation.evaluate(
         models, dataset, seed=work.BOOTSTRAP_SEED,
         paths={label: str(task.folder / "model") for label, task in first.items()},
+        kept={label: task.folder / work.ANSWERS for label, task in first.items()},
         progress=lambda name, done, total: tell(f"comparing {name}", done, total),
     )  # fmt: skip
     title, html = (extra := sections(content))[0]

@@ -29,6 +29,7 @@ Progress = Callable[[str, int, int], None]
 
 LENGTHS = tuple(range(1, 21))  # of prefixes, each counted by itself; 20 and more together
 BOOTSTRAP_SEED = 0
+ANSWERS = "answers.npz"
 
 
 @dataclass(frozen=True)
@@ -194,8 +195,11 @@ def do(task: Task, progress: Progress) -> dict[str, Any]:
             run=Run(checkpoints=checkpoints, candidates=task.folder.parent.parent / "candidates"),
         )
         seconds = time.perf_counter() - begun
+        kept = task.folder.with_name(f"{task.folder.name}.{ANSWERS}")
+        kept.unlink(missing_ok=True)  # of a run that was stopped
         report = evaluation.evaluate(
-            [model], task.dataset, prefix_lengths=LENGTHS, seed=BOOTSTRAP_SEED,
+            {model.name: model}, task.dataset, prefix_lengths=LENGTHS, seed=BOOTSTRAP_SEED,
+            kept={model.name: kept},
             progress=lambda _, done, total: progress(f"{name}, evaluating", done, total),
         )  # fmt: skip
     except (NextclickError, MemoryError, RuntimeError) as error:  # a network out of memory: RuntimeError
@@ -215,6 +219,7 @@ def do(task: Task, progress: Progress) -> dict[str, Any]:
     }
     with new_directory(task.folder) as aside:
         model.save(aside / "model")
+        kept.rename(aside / ANSWERS)
         write_json(aside / "result.json", {"key": task.key, "result": result})
     shutil.rmtree(checkpoints, ignore_errors=True)
     return result
