@@ -405,6 +405,31 @@ def test_the_command_reports_what_it_built(model: Path) -> None:
     assert "of the 20 nearest items" in done.stderr
 
 
+def test_recall_is_told_of_sessions_that_the_width_was_not_chosen_with(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[list[float]]] = []
+    widen, measured = Index.widen, Index.measured
+
+    def widened(self: Index, queries: Any, *given: Any) -> float:
+        asked.append(queries.tolist())
+        reached = widen(self, queries, *given)
+        asked[1:] = []  # what it asks itself
+        return reached
+
+    def told_of(self: Index, queries: Any, exact: Any) -> float:
+        asked.append(queries.tolist())
+        return measured(self, queries, exact)
+
+    monkeypatch.setattr(nearest, "_ASKED", N // 4)
+    monkeypatch.setattr(Index, "widen", widened)
+    monkeypatch.setattr(Index, "measured", told_of)
+    built = nearest.build_index(model)
+    chosen, told = asked
+    assert len(chosen) == len(told) == built.asked == N // 4
+    assert not any(vector in chosen for vector in told)
+
+
 # -- the map
 
 
