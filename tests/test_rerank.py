@@ -485,6 +485,27 @@ def test_only_prefixes_whose_next_click_is_a_candidate_are_learnt_from() -> None
     assert model.facts["prefixes"] == len(found)
 
 
+@pytest.mark.parametrize(
+    ("generator", "content", "decay"),
+    [
+        ("item-knn", "auto", 1e-4),
+        ("vs-knn", "auto", 0.002),
+        ("vs-knn", "yes", 1e-4),
+        ("item-knn", "no", 0.002),
+    ],
+)
+def test_the_weight_decay_that_is_not_set_follows_what_is_asked_for(
+    generator: str, content: Any, decay: float
+) -> None:
+    fitted = nextclick.build(generator).fit(TRAIN)
+    scores = [
+        RRCRE(fitted, k=10, epochs=1, content=content, weight_decay=of).fit(TRAIN).score(QUERIES)
+        for of in (None, decay, 0.05)
+    ]
+    assert np.array_equal(scores[0], scores[1])
+    assert not np.array_equal(scores[0], scores[2])
+
+
 def test_batches_hold_every_example_once_an_epoch_and_looks_cut_epochs() -> None:
     generator = nextclick.Markov().fit(TRAIN)
     queries, positions = TRAIN.pairs()

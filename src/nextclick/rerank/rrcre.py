@@ -39,9 +39,10 @@ if TYPE_CHECKING:
 
 _PUBLISHED: Mapping[str, Any] = {
     **{"held_out": "none", "clicked": False, "scored": False, "content": "yes", "temperature": 0.0},
-    **{"epochs": 5, "learning_rate": 0.001, "decay": 1.0, "weight_decay": 0.0},
+    **{"epochs": 5, "learning_rate": 0.001, "decay": 1.0, "weight_decay": 0.0, "dropout": 0.0},
 }
-_SMALL: Mapping[str, Any] = {"dim": 16, "temperature": 0.3, "weight_decay": 0.002, "dropout": 0.2}
+_SMALL: Mapping[str, Any] = {"dim": 16, "temperature": 0.3, "weight_decay": 0.002}
+_WEIGHT_DECAY = {True: 1e-4, False: 0.002}  # by whether items are asked for
 _NARROW = 16  # width where items are not asked for
 _TOGETHER = 2048  # prefixes answered together
 _STARTED = 0.1  # standard deviation of item vectors taken over from a generator
@@ -89,14 +90,19 @@ class RRCRE(Composite, TrainedRecommender):
         default=19, metadata=about("clicks of the prefix that are read, the last ones", low=1)
     )
     dropout: float = field(
-        default=0.0,
+        default=0.2,
         metadata=about(
             "on the vectors of clicks and of the item asked for", low=0, high=0.99, search=(0.0, 0.6)
         ),
     )
-    weight_decay: float = field(
-        default=1e-4, metadata=about("of Adam, on all weights (L2)", low=0, search=("log", 1e-7, 1e-3))
-    )
+    weight_decay: float | None = field(
+        default=None,
+        metadata=about(
+            "of Adam, on all weights (L2); none: 0.0001 where items are asked for by vectors of their own, "
+            "else 0.002, as places and scores are soon known by heart",
+            low=0, search=("log", 1e-5, 1e-2),
+        ),
+    )  # fmt: skip
     spread: float = field(
         default=0.002, metadata=about("standard deviation of the item vectors at the start", low=0)
     )
@@ -222,14 +228,19 @@ class RRCRE(Composite, TrainedRecommender):
 
     # -- learning
 
+    @property
+    def _asks_for_items(self) -> bool:
+        """Whether items have vectors of their own here (setting content)."""
+        if self.content == "auto":
+            return not any(map(reads_sessions, self.generators))
+        return self.content == "yes"
+
     def _network(self, n_items: int) -> nn.Module:
         from torch import nn
 
         from nextclick.rerank.network import Reranker, rows_of_places
 
-        content = self.content == "yes" or (
-            self.content == "auto" and not any(map(reads_sessions, self.generators))
-        )
+        content = self._asks_for_items
         network = Reranker(
             n_items, self.dim if content else min(self.dim, _NARROW), len(self.generators) + self.clicked,
             rows_of_places(self.k, self.ranks == "shared"),
@@ -273,10 +284,13 @@ class RRCRE(Composite, TrainedRecommender):
             if self.network.judge is not None:
                 counts = torch.from_numpy(sessions.support()).float().log1p()
                 self.network.popularity.copy_(counts / counts.max().clamp(min=1.0))
+            weight_decay = self.weight_decay
+            if weight_decay is None:
+                weight_decay = _WEIGHT_DECAY[self._asks_for_items]
             objective = Reordering(
                 self.network, sessions, lists, rows, batch_size=self.batch_size, longest=self.last_clicks,
                 share=self.validation, every=self.every, seed=self.seed, workers=workers,
-                weight_decay=self.weight_decay, clicked=self.clicked,
+                weight_decay=weight_decay, clicked=self.clicked,
             )  # fmt: skip
             self.facts |= {
                 "candidates": about,
