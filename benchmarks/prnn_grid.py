@@ -2,6 +2,7 @@
 
     python benchmarks/prnn_grid.py shop 1,2,3
     python benchmarks/prnn_grid.py shop-no-image 1,2,3      pictures without a signal
+    python benchmarks/prnn_grid.py shop-texts 1,2,3         titles and descriptions instead of pictures
     python benchmarks/prnn_grid.py beauty --tune            settings of each row, on the validation sessions
     python benchmarks/prnn_grid.py beauty 1,2,3,4,5         with those settings
     python benchmarks/prnn_grid.py eshop --tune
@@ -10,15 +11,15 @@
     python benchmarks/prnn_grid.py shop 1 --validation learning_rate=0.1    on the validation sessions
     python benchmarks/prnn_grid.py shop --figure            figure 3, from the results that are there
 
-The shop's features are thumbnails, by an extractor trained on them; beauty's are category and brand tokens as
-text; eshop's are columns. Every row has the settings of SETTINGS and the same epochs for each subnet; ID only
-is also trained for twice as many. --tune tries as many changes on every row, one seed, and the row is then
-measured with those of the highest MRR@20 (results/prnn_tuned_NAME.json). A row that was measured is not
-measured again: its answers to every click lie in the work folder ($NEXTCLICK_WORK or benchmarks/work), and
-the table is made from them. Intervals resample whole sessions; seeds are averaged click by click before.
-``findings`` in the results are what the paper found, each with the difference in MRR@20 that speaks for it or
-against it. Seeds may be measured by processes side by side, one each; the command with all of them then makes
-the table of what lies there.
+The shop's features are thumbnails, by an extractor trained on them, or its texts; beauty's are category and
+brand tokens as text; eshop's are columns. Every row has the settings of SETTINGS and the same epochs for each
+subnet; ID only is also trained for twice as many. --tune tries as many changes on every row, one seed, and
+the row is then measured with those of the highest MRR@20 (results/prnn_tuned_NAME.json). A row that was
+measured is not measured again: its answers to every click lie in the work folder ($NEXTCLICK_WORK or
+benchmarks/work), and the table is made from them. Intervals resample whole sessions; seeds are averaged click
+by click before. ``findings`` in the results are what the paper found, each with the difference in MRR@20 that
+speaks for it or against it. Seeds may be measured by processes side by side, one each; the command with all
+of them then makes the table of what lies there.
 """
 
 from __future__ import annotations
@@ -84,13 +85,15 @@ def rows(large: bool) -> list[Row]:
 # -- data
 
 
-def shop(folder: Path, image: float) -> tuple[Dataset, Features]:
+def shop(folder: Path, image: float, texts: bool = False) -> tuple[Dataset, Features]:
     if not (folder / "shop" / "shop.json").exists():
         simulate(ShopConfig(image=image)).write(folder / "shop", overwrite=True)
     data = prepared(folder, folder / "shop" / "clicks.parquet", event="event", holdout="3d", validation="3d")
     items = ItemTable.read(folder / "shop" / "items.parquet")
 
     def made() -> Features:
+        if texts:
+            return build_features(items, text_columns=["title", "description"])
         return build_features(items, pictures=Images("image", folder / "shop", "own"))
 
     return data, kept(folder, made)
@@ -133,6 +136,7 @@ def kept(folder: Path, make: Any) -> Features:
 DATA: dict[str, Any] = {
     "shop": lambda folder: shop(folder, 1.0),
     "shop-no-image": lambda folder: shop(folder, 0.0),
+    "shop-texts": lambda folder: shop(folder, 1.0, texts=True),
     "beauty": beauty,
     "eshop": eshop,
 }

@@ -31,7 +31,7 @@ GENERATORS = ("vs-knn", "narm")  # of the models in two stages
 # Small enough for a minute; with ``full`` as they are by default.
 NETWORKS: Mapping[str, Settings] = {
     "narm": {"dim": 50, "hidden": 50, "epochs": 3, "learning_rate": 0.005},
-    "rrcre": {"dim": 32, "k": 50, "dropout": 0.2},
+    "rrcre": {"dim": 32, "k": 50},
 }
 FULL: Mapping[str, Settings] = {"narm": {"epochs": 6}, "blend": {}, "rrcre": {}}
 HOLDOUT = "3d"  # the newcomers of the last three days meet models that have never seen them
