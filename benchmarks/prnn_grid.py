@@ -58,7 +58,7 @@ ARCHITECTURES, STRATEGIES = (
     ("residual", "interleaving", "simultaneous", "alternating"),
 )
 SHORT = ("item-knn", "ID only (100)", "ID only (200)", "parallel (residual)", "parallel (interleaving)")
-ON_LOGS = (*SHORT, "feature", "parallel (alternating)", "parallel (simultaneous)")
+ON_LOGS = (*SHORT, "feature", "parallel (alternating)", "parallel (simultaneous)", "shared (simultaneous)")
 TUNED = ("beauty", "eshop")
 Row = tuple[str, str, dict[str, Any], bool]  # label, model, settings, whether features are given
 
