@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from nextclick import MODELS
+from pages import between
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
-START, END = "<!-- accuracy -->", "<!-- /accuracy -->"
 DATASETS = {"yoochoose64": "YooChoose 1/64", "diginetica": "Diginetica"}
 
 
@@ -93,10 +93,6 @@ def _pair(figures: Mapping[str, Any]) -> str:
 
 def filled(readme: str) -> str:
     """Return the README with the table between its markers; without results, with a sentence instead."""
-    before, start, rest = readme.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise ValueError(f"README.md lacks the markers {START} and {END}")
     rows = []
     for file in [RESULTS / "accuracy.json", *sorted(RESULTS.glob("neural_*.json"))]:
         rows += json.loads(file.read_text("utf-8"))["rows"]
@@ -105,8 +101,7 @@ def filled(readme: str) -> str:
         rows += [row for row in found if row["settings"] == "defaults" and row["label"] == "RNN-NCAS"]
     for file in sorted(RESULTS.glob("papers_*.json")):
         rows += of_experiment(json.loads(file.read_text("utf-8")))
-    content = table(rows)
-    return f"{before}{START}\n{content}\n{END}{after}"
+    return between(readme, "accuracy", table(rows))
 
 
 def main() -> int:

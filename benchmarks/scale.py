@@ -27,6 +27,7 @@ import numpy as np
 
 import nextclick
 from data import RESULTS, ROOT, write
+from pages import between
 
 PAGE, PICTURE = ROOT / "docs" / "scale.md", ROOT / "docs" / "pictures" / "scale.png"
 STEPS = {
@@ -178,9 +179,7 @@ def filled(page: str) -> str:
     """docs/scale.md with its tables, from the result files."""
     result = json.loads((RESULTS / "scale.json").read_text("utf-8"))
     for name, text in (("scale", table(result)), ("agree", agreed()), ("shapes", shapes())):
-        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        before, _, rest = page.partition(start)
-        page = f"{before}{start}\n{text}\n{end}{rest.partition(end)[2]}"
+        page = between(page, name, text)
     return page
 
 
