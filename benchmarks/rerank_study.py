@@ -1,6 +1,7 @@
 """Re-ranking taken apart, as in the RRCRE paper: results/rerank_study.json, part by part.
 
     python benchmarks/rerank_study.py carousel carousel-defaults carousel-small
+    python benchmarks/rerank_study.py carousel-4x carousel-4x-small
     python benchmarks/rerank_study.py epochs-carousel candidates-carousel
     python benchmarks/rerank_study.py epochs-yoochoose64 candidates-yoochoose64
     python benchmarks/rerank_study.py held-out
@@ -8,14 +9,14 @@
 
 carousel: table 1 on the demo shop, clicks on its carousel of similar items predicted from the last 12 clicks:
 each generator, RR and RRCRE over I2I-CF, with differences paired over sessions; and the same on a shop whose
-visitors do not care for places (carousel_position=0).
+visitors do not care for places (carousel_position=0). carousel-4x: in shops of four times the sessions.
 epochs-NAME: figure 3, recall@20 and MRR@20 on the test sessions after each epoch, with rank embeddings and
 without.
 candidates-NAME: figure 4, recall@5 on the test sessions by number of candidates.
 held-out: what it changes whether generators have seen the sessions that they generate for; chosen on, and so
 measured on, the latest tenth of the training sessions of yoochoose64, which nothing here was fitted on.
 plot: pictures of both, docs/pictures/rerank-*.png, from the result file.
-All of it in the published form, preset=paper, but carousel-defaults and carousel-small: I2I-CF, and RR and
+All of it in the published form, preset=paper, but carousel-defaults and carousel-*small: I2I-CF, and RR and
 RRCRE with the defaults and with preset=small, which was chosen on the latest eighth of the carousel's
 training sessions.
 A part that stands in the result file already is not run again: delete it there to repeat it.
@@ -47,14 +48,14 @@ SHOPS = {"as designed": 1.0, "without position signal": 0.0}  # what places do t
 CLICKS = {"event": "similar_click", "clicks": 12}
 
 
-def carousel(work: Path) -> dict[str, Any]:
+def carousel(work: Path, times: int = 1) -> dict[str, Any]:
     i2i = shown_order()
     models: dict[str, Recommender] = {"I2I-CF": i2i, "STAMP": build("stamp"), "NARM": build("narm")}
     models |= {"RR-I2I-CF": RRCRE.preset("rr", i2i), "RRCRE-I2I-CF": RRCRE.preset("paper", i2i)}
-    return {name: table(carousel_data(work, of), models, work) for name, of in SHOPS.items()}
+    return {name: table(carousel_data(work, of, times), models, work) for name, of in SHOPS.items()}
 
 
-def carousel_ours(work: Path, **settings: Any) -> dict[str, Any]:
+def carousel_ours(work: Path, times: int = 1, **settings: Any) -> dict[str, Any]:
     """RR is told nothing of places: the small network of scores reads them too."""
     i2i = shown_order()
     models: dict[str, Recommender] = {
@@ -62,7 +63,7 @@ def carousel_ours(work: Path, **settings: Any) -> dict[str, Any]:
         "RR-I2I-CF": build("rrcre", {**settings, "cre": False, "scored": False}, generators=[i2i]),
         "RRCRE-I2I-CF": build("rrcre", settings, generators=[i2i]),
     }
-    return {name: table(carousel_data(work, of), models, work) for name, of in SHOPS.items()}
+    return {name: table(carousel_data(work, of, times), models, work) for name, of in SHOPS.items()}
 
 
 def shown_order() -> ItemKNN:
@@ -70,10 +71,11 @@ def shown_order() -> ItemKNN:
     return ItemKNN.preset("i2i-cf", asymmetry=0.5)
 
 
-def carousel_data(work: Path, strength: float) -> Dataset:
-    folder = work / f"shop-{strength:g}"
+def carousel_data(work: Path, strength: float, times: int = 1) -> Dataset:
+    folder = work / f"shop-{strength:g}-{times}"
     if not folder.exists():
-        simulate(ShopConfig(carousel_position=strength)).write(folder, thumbnails=False)
+        config = ShopConfig(carousel_position=strength, sessions=times * ShopConfig().sessions)
+        simulate(config).write(folder, thumbnails=False)
         prepare(
             folder / "clicks.parquet", out=folder / "data", event="event", holdout="3d", validation="0",
             target_event=CLICKS["event"], target_clicks=CLICKS["clicks"],
@@ -207,6 +209,8 @@ PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "carousel": carousel,
     "carousel-defaults": carousel_ours,
     "carousel-small": partial(carousel_ours, preset="small"),
+    "carousel-4x": partial(carousel, times=4),
+    "carousel-4x-small": partial(carousel_ours, times=4, preset="small"),
     "held-out": held_out,
     **{f"epochs-{name}": partial(epochs, name) for name in ("carousel", "yoochoose64")},
     **{f"candidates-{name}": partial(candidates, name) for name in ("carousel", "yoochoose64")},
