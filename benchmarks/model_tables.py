@@ -64,14 +64,20 @@ def carousel() -> list[str]:
         "| shop | settings | model | recall@20 / MRR@20 | RRCRE over it, with p |",
         "|---|---|---|---|---|",
     ]
-    of_part = {"carousel": "preset=paper", "carousel-defaults": "defaults", "carousel-small": "preset=small"}
-    for part, settings in of_part.items():
+    of_part = {
+        "carousel": ("preset=paper", ""),
+        "carousel-defaults": ("defaults", ""),
+        "carousel-small": ("preset=small", ""),
+        "carousel-4x": ("preset=paper", ", four times the sessions"),
+        "carousel-4x-small": ("preset=small", ", four times the sessions"),
+    }
+    for part, (settings, larger) in of_part.items():
         for shop, found in parts.get(part, {}).items():
             gains = {(one["over"], one["metric"]): one for one in found["RRCRE-I2I-CF over"]}
             for model, row in found["rows"].items():
                 over = [gains.get((model, metric)) for metric in _METRICS]
                 gain = " / ".join(f"{one['difference']:+.3f} ({one['p']:.3f})" for one in over if one)
-                lines.append(f"| {shop} | {settings} | {model} | {_figures(row)} | {gain} |")
+                lines.append(f"| {shop}{larger} | {settings} | {model} | {_figures(row)} | {gain} |")
     return lines
 
 
