@@ -1,4 +1,4 @@
-"""Fill docs/models.md with what was measured of re-ranking and of metric learning.
+"""Fill docs/models.md with what was measured of re-ranking, of metric learning and of p-RNN.
 
     python benchmarks/model_tables.py
 
@@ -19,6 +19,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "models.md"
 RESULTS = ROOT / "benchmarks" / "results"
 _METRICS = ("recall@20", "mrr@20")
+GRIDS = {
+    "shop": "demo shop, thumbnails",
+    "shop-texts": "demo shop, texts",
+    "shop-no-image": "demo shop whose visitors do not look at thumbnails",
+    "beauty": "beauty",
+    "eshop": "eshop",
+}
 LOGS = {"yoochoose64": "YooChoose 1/64", "diginetica": "Diginetica"}
 
 
@@ -28,6 +35,7 @@ def filled(page: str) -> str:
         "re-ranking": reranking,
         "carousel": carousel,
         "metric learning": metric,
+        "p-RNN": parallel,
     }
     for mark, make in parts.items():
         page = between(page, mark, "\n".join([*make(), ""]))
@@ -111,6 +119,26 @@ def metric() -> list[str]:
     for row in [*_read("metric_top-up")["rows"], *_read("metric_coverage")["rows"]]:
         of = f"{row['items_recommended']:,} of {row['items']:,}"
         lines.append(f"| {row['label']} | {_figures(row)} | {of} |")
+    return lines
+
+
+def parallel() -> list[str]:
+    """The grids of p-RNN: every row, and by how much it is over the ids alone."""
+    lines = [
+        "| data | network | recall@20 / MRR@20 | MRR@20 over ID only (100), with p | over ID only (200) |",
+        "|---|---|---|---|---|",
+    ]
+    for name, data in GRIDS.items():
+        if not (RESULTS / f"prnn_grid_{name}.json").exists():
+            continue
+        for row in _read(f"prnn_grid_{name}")["rows"]:
+            over = [row.get(f"over ID only ({size})", {}).get("mrr@20") for size in (100, 200)]
+            itself = [row["row"] == f"ID only ({size})" for size in (100, 200)]
+            gains = [
+                "" if of is None or same else f"{of['difference']:+.4f} ({of['p']:.3f})"
+                for of, same in zip(over, itself, strict=True)
+            ]
+            lines.append(f"| {data} | {row['row']} | {_figures(row)} | {' | '.join(gains)} |")
     return lines
 
 

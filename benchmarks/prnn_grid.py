@@ -348,6 +348,7 @@ def main() -> None:
             if validation or "item-knn" not in measured:
                 continue
             about = {"data": name, "clicks": len(sessions), "seeds": seeds, "settings": SETTINGS}
+            about |= {"changed for": changes} if changes else {}
             figures, over = table(measured, sessions)
             told = findings(list(measured), over, baseline, signal)
             content = {**about, "features": features_told(features), "rows": figures, "findings": told}
