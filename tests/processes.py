@@ -47,7 +47,10 @@ TOGETHER: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "rrcre": (
         "rrcre",
-        {"epochs": 2, "dim": 5, "batch_size": 7, "every": 9, "k": 8, "learning_rate": 0.01, "scored": True},
+        {
+            **{"epochs": 2, "dim": 5, "batch_size": 7, "every": 9, "k": 8, "learning_rate": 0.01},
+            **{"scored": True, "dropout": 0.0},
+        },
     ),
     "narm": (  # so few next clicks in a batch that some batches have one row for both processes
         "narm",
