@@ -57,10 +57,11 @@ def answer(
     progress: Callable[[int, int], None] | None = None,
     kept: Path | None = None,
 ) -> Answer:
-    """Let one model answer all events.
+    """Let one model answer all events, each a prefix with its targets in the model's codes.
 
     kept: a file for what it answers, which belongs to this model as it is fitted. It is read where it is of
     the same events and measures, and written where it is not; with a filter it is not looked at.
+    Raises DataError where it cannot be written.
     """
     if kept is None or filter is not None:
         return _ranked(model, events, asked, filter, progress)
@@ -136,7 +137,7 @@ def _read(kept: Path, key: str) -> Answer | None:
             if about["key"] != key:
                 return None
             return Answer(about["columns"], arrays["values"], about["shown"], about["seconds"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
         return None
 
 

@@ -61,9 +61,9 @@ class RRCRE(Composite, TrainedRecommender):
     Without a generator it re-ranks I2I-CF (item-knn, preset i2i-cf). ``preset=small``, which is ours, learns
     less by heart: for some ten thousand examples.
     Source: Sánchez Rodríguez et al. 2019 (RRCRE), secs. 4 and 5.2, as ``preset=paper`` is. Several
-    generators, ``clicked``, ``scored``, ``content``, ``start``, ``temperature`` and ``held_out`` are ours;
-    the paper's generators have seen the sessions that they generate for (held_out=none), and it suggests
-    shared ranks without trying them.
+    generators, ``clicked``, ``scored``, ``content``, ``start``, ``temperature``, ``dropout``,
+    ``weight_decay`` and ``held_out`` are ours; the paper's generators have seen the sessions that they
+    generate for (held_out=none), and it suggests shared ranks without trying them.
     """
 
     name: ClassVar[str] = "rrcre"
