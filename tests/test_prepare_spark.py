@@ -24,6 +24,7 @@ from nextclick.clickstream import StreamConfig, generate
 from nextclick.dataset import Dataset
 from nextclick.errors import ConfigError, DataError, MissingExtraError
 from nextclick.large import open_engine
+from nextclick.places import Url
 from nextclick.prepare import prepare
 from nextclick.prepare.engines import DuckDB
 from nextclick.prepare.finding import find_source
@@ -271,10 +272,19 @@ def test_a_log_that_spark_opens_by_its_url(elsewhere: str, tmp_path: Path) -> No
     generate(StreamConfig(events=2000, items=60), tmp_path / "elsewhere" / "clicks" / "hour=7")
     generate(StreamConfig(events=1000, items=60, seed=2), tmp_path / "log" / "other")
     here = prepare(tmp_path / "elsewhere" / "clicks", out=tmp_path / "here")
-    for number, source in enumerate([f"{elsewhere}/clicks", f"{elsewhere}/clicks/hour=*/part-*.parquet"]):
-        there = prepare(source, out=tmp_path / f"there-{number}", engine="spark")
-        assert there.fingerprint == here.fingerprint
-        assert there.info["sources"][0]["bytes"] == here.info["sources"][0]["bytes"]
+    there = prepare(f"{elsewhere}/clicks/hour=*/part-*.parquet", out=tmp_path / "there", engine="spark")
+    assert there.fingerprint == here.fingerprint
+    assert there.info["sources"][0]["bytes"] == here.info["sources"][0]["bytes"]
+    with Spark(tmp_path / "listing") as engine:
+        folder, pattern = (
+            engine.listed(Url(f"{elsewhere}/{of}")) for of in ("clicks", "clicks/hour=*/part-*.parquet")
+        )
+    assert [file.text for file, _ in folder if file.name.endswith(".parquet")] == [
+        of.text for of, _ in pattern
+    ]
+    assert all(file.text.endswith(f"/clicks/hour=7/{file.name}") for file, _ in pattern)
+    assert [name for _, name in folder] == [f"hour=7/{file.name}" for file, _ in folder]
+    assert [name for _, name in pattern] == [file.name for file, _ in pattern]
     text = tmp_path / "elsewhere" / "text.csv"
     text.write_text("session,item,time\n" + "".join(f"{k // 4},{k % 5},{T0 + k}\n" for k in range(200)))
     here = prepare(f"file://{text}", out=tmp_path / "text here")
@@ -318,7 +328,7 @@ def test_a_java_that_does_not_do_is_said(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds Spark in /proc")
 def test_spark_that_ends_midway_is_said(tmp_path: Path) -> None:
     """Its Java machine is killed while the clicks are cleaned: no traceback, and nothing is left."""
-    generate(StreamConfig(events=400_000, items=2000), tmp_path / "log")
+    generate(StreamConfig(events=20_000, items=500), tmp_path / "log")
     process = run(tmp_path)
     try:
         while not list(tmp_path.glob(".data.*/.work/tables/clicks")):
