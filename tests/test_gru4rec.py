@@ -461,7 +461,7 @@ def train_slowly(model: nextclick.GRU4Rec, sessions: Sessions) -> dict[str, Any]
             loss = slow.ranking_loss(
                 model.loss, scores[rows], rows, regularisation=model.bpreg,
                 activation=model.activation, elu=model.elu,
-            ) / len(rows)  # fmt: skip
+            ) / min(model.batch_size, len(order))  # fmt: skip
             gradients = torch.autograd.grad(loss, list(trained.values()))
             with torch.no_grad():
                 for (name, weight), gradient in zip(trained.items(), gradients, strict=True):

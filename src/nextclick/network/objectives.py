@@ -78,7 +78,9 @@ class SampledItems(Objective):
     The state of a lane goes on from step to step, from zero at the start of a session, and no gradient flows
     back through it. The rows of items that a step needs are the only ones it reads and changes. Where only
     some clicks are to be predicted, every lane reads on, the loss is the mean over those lanes whose next
-    click is one of them, and the next clicks of the others are negative samples still.
+    click is one of them, and the next clicks of the others are negative samples still. Every next click has
+    the same weight in the gradients, one over the lanes that an epoch begins with: at its end few lanes are
+    left, and a mean over them would let the longest of the last sessions count for many.
     Source: Hidasi et al., ICLR 2016; Hidasi & Karatzoglou, CIKM 2018.
 
     order: "time", the sessions as they are, or "random";  activation: on the scores, "linear", "tanh" or
@@ -147,6 +149,7 @@ class SampledItems(Objective):
             self.name, scores, columns, scale=1 / max(pairs, 1),
             regularisation=self.regularisation, activation=self.activation, elu=self.elu,
         )  # fmt: skip
+        loss = torch.lerp(loss.detach(), loss, pairs / self.lanes.n_lanes)  # that share of the gradient
         return loss, pairs
 
     def optimizer(self, rate: float) -> torch.optim.Optimizer:
