@@ -158,11 +158,10 @@ def test_draws_are_as_frequent_as_they_should_be(alpha: float) -> None:
             assert abs(count - n * p) < 5 * math.sqrt(n * p * (1 - p))
 
 
-def test_the_correction_is_the_log_of_expected_numbers() -> None:
-    """Four clicks, of which two, one and one on the items; two lanes and three samples by clicks^1/2.
+def test_the_correction_is_the_log_of_what_draws_are_in_proportion_to() -> None:
+    """Of four clicks item 0 has two, the others one: lanes' next clicks by that, samples by its root.
 
-    A lane's next click is item 0 with 1/2, so 2 lanes hold it 1 time; 3 samples hold it 3 sqrt(2) /
-    (sqrt(2) + 2) times. Half the correction takes off half of each logarithm.
+    Half the correction takes off half of each logarithm.
     """
     model = nextclick.GRU4Rec(
         loss="cross-entropy", activation="linear", logq=0.5, alpha=0.5, n_samples=3, batch_size=2, hidden=2
@@ -170,8 +169,7 @@ def test_the_correction_is_the_log_of_expected_numbers() -> None:
     sessions = Sessions.from_lists([["a", "b"], ["c", "a"]])
     objective = model._objective(model._network(3), sessions, nextclick.network.workers.Workers())
     found = objective._offset(torch.tensor([0, 1, 0, 2, 1]), 2)
-    of_sample = math.sqrt(2) + 2
-    expected = [2 / 2, 2 / 4, 3 * math.sqrt(2) / of_sample, 3 / of_sample, 3 / of_sample]
+    expected = [2, 1, math.sqrt(2), 1, 1]
     assert found.tolist() == pytest.approx([-0.5 * math.log(number) for number in expected], abs=1e-6)
 
 
@@ -452,9 +450,9 @@ def train_slowly(model: nextclick.GRU4Rec, sessions: Sessions) -> dict[str, Any]
             candidates = [items[n + 1] for n in at] + drawn.tolist()
             scores = below @ predicted[candidates].T + weights["bias"][candidates, 0]
             if model.logq > 0:
-                share = torch.from_numpy(support / support.sum())[candidates[: len(at)]] * len(at)
-                by_sample = torch.from_numpy(sampler.probability)[candidates[len(at) :]] * model.n_samples
-                scores = scores - model.logq * torch.cat([share, by_sample]).log()
+                clicks = torch.from_numpy(support).double()
+                drawn_by = [clicks[candidates[: len(at)]], clicks[candidates[len(at) :]] ** model.alpha]
+                scores = scores - model.logq * torch.cat(drawn_by).log()
             rows = [row for row, n in enumerate(at) if wanted[n + 1]]
             if not rows:
                 continue

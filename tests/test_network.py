@@ -72,8 +72,10 @@ def narm_by_loops(encoder: NarmEncoder, clicks: list[list[float]]) -> list[list[
 
 
 def stamp_by_loops(encoder: StampEncoder, clicks: list[list[float]]) -> list[list[float]]:
-    """The encoder of Liu et al. 2018, a click at a time."""
+    """The encoder of Liu et al. 2018, a click at a time; released, by its authors' program."""
     x = torch.tensor(clicks)
+    if encoder.released:
+        x = torch.stack([one if one.norm() <= 1 else one / one.norm() for one in x])
     vectors = []
     for t in range(len(x)):
         mean, memory = sum(x[: t + 1]) / (t + 1), torch.zeros(x.shape[1])
@@ -81,6 +83,7 @@ def stamp_by_loops(encoder: StampEncoder, clicks: list[list[float]]) -> list[lis
             inner = encoder.of_click.weight @ x[i] + encoder.of_last.weight @ x[t]
             inner = torch.sigmoid(inner + encoder.of_mean.weight @ mean + encoder.of_mean.bias)
             memory = memory + (encoder.energy.weight[0] @ inner) * x[i]
+        memory = memory + mean if encoder.released else memory
         of_session = torch.tanh(encoder.memory.weight @ memory + encoder.memory.bias)
         of_last = torch.tanh(encoder.last.weight @ x[t] + encoder.last.bias)
         vectors.append((of_session * of_last).tolist())
@@ -90,6 +93,7 @@ def stamp_by_loops(encoder: StampEncoder, clicks: list[list[float]]) -> list[lis
 ENCODERS = {
     "narm": (NarmEncoder(4, 3).eval(), narm_by_loops),
     "stamp": (StampEncoder(4).eval(), stamp_by_loops),
+    "stamp released": (StampEncoder(4, released=True).eval(), stamp_by_loops),
 }
 
 
@@ -109,8 +113,9 @@ def test_encoders_equal_their_equations_at_every_position(name: str) -> None:
         *(NarmEncoder(4, 3, kind).eval() for kind in ("global", "local", "hybrid")),
         StampEncoder(4),
         StampEncoder(4, False),
+        StampEncoder(4, released=True),
     ],
-    ids=["global", "local", "hybrid", "stamp", "stmp"],
+    ids=["global", "local", "hybrid", "stamp", "stmp", "released"],
 )
 def test_padding_and_later_clicks_never_reach_a_prefix(encoder: torch.nn.Module) -> None:
     clicks, mask = torch.randn(3, 7, 4), torch.ones(3, 7, dtype=torch.bool)
@@ -139,8 +144,14 @@ def test_the_last_place_alone_is_what_all_places_give_there(encoder: torch.nn.Mo
 
 @pytest.mark.parametrize(
     "encoder",
-    [NarmEncoder(4, 3, "local").eval(), NarmEncoder(4, 3).eval(), StampEncoder(4), GruEncoder(4, 3)],
-    ids=["local", "hybrid", "stamp", "gru"],
+    [
+        NarmEncoder(4, 3, "local").eval(),
+        NarmEncoder(4, 3).eval(),
+        StampEncoder(4),
+        StampEncoder(4, released=True),
+        GruEncoder(4, 3),
+    ],
+    ids=["local", "hybrid", "stamp", "released", "gru"],
 )
 @pytest.mark.parametrize(
     "ends",

@@ -148,11 +148,14 @@ class StampEncoder(nn.Module):
     With x_1 .. x_t the clicks and m their mean, STAMP weighs a_i = w . sigmoid(W1 x_i + W2 x_t + W3 m + b),
     takes m_a = sum a_i x_i, and gives tanh(Ws m_a + bs) * tanh(Wt x_t + bt); STMP takes m for m_a. S = D.
     Source: Liu et al., KDD 2018.
+
+    released: as in the program its authors gave out, where m is added to m_a, and clicks longer than 1 are
+    shortened to that when they are read.
     """
 
-    def __init__(self, dim: int, attended: bool = True) -> None:
+    def __init__(self, dim: int, attended: bool = True, released: bool = False) -> None:
         super().__init__()
-        self.attended = attended
+        self.attended, self.released = attended, released
         if attended:
             self.of_click = nn.Linear(dim, dim, bias=False)
             self.of_last = nn.Linear(dim, dim, bias=False)
@@ -163,19 +166,23 @@ class StampEncoder(nn.Module):
         self.width = dim
 
     def forward(self, clicks: Tensor, mask: Tensor) -> Tensor:
-        mean = self.mean(clicks)
-        memory = self.attention(clicks, mask) @ clicks if self.attended else mean  # [B, T, D]
+        clicks = self._read(clicks)
+        mean = memory = self.mean(clicks)  # [B, T, D]
+        if self.attended:
+            memory = self._attention(clicks, mean, mask) @ clicks
+            memory = memory + mean if self.released else memory
         return torch.tanh(self.memory(memory)) * torch.tanh(self.last(clicks))
 
     def at(self, clicks: Tensor, mask: Tensor, last: Tensor) -> Tensor:
         """What ``forward`` gives at the places last [B] alone, [B, D], for a fraction of its work."""
+        clicks = self._read(clicks)
         anchor, seen = _at(clicks, last), mask[..., None].to(clicks.dtype)
-        mean = (clicks * seen).sum(1) / (last + 1)[:, None]
-        memory = mean
+        mean = memory = (clicks * seen).sum(1) / (last + 1)[:, None]
         if self.attended:
             asked = self.of_last(anchor) + self.of_mean(mean)  # [B, D]
             weights = self.energy(torch.sigmoid(asked[:, None] + self.of_click(clicks)))  # [B, T, 1]
             memory = (weights * seen * clicks).sum(1)
+            memory = memory + mean if self.released else memory
         return torch.tanh(self.memory(memory)) * torch.tanh(self.last(anchor))
 
     def ending(self, clicks: Tensor, mask: Tensor, ends: Tensor) -> Tensor:
@@ -193,9 +200,16 @@ class StampEncoder(nn.Module):
 
     def attention(self, clicks: Tensor, mask: Tensor) -> Tensor:
         """Weights of click j for the prefix that ends at t, [B, T, T]; 0 for later and padded clicks."""
-        asked = self.of_last(clicks) + self.of_mean(self.mean(clicks))  # [B, T, D]
+        clicks = self._read(clicks)
+        return self._attention(clicks, self.mean(clicks), mask)
+
+    def _attention(self, clicks: Tensor, mean: Tensor, mask: Tensor) -> Tensor:
+        asked = self.of_last(clicks) + self.of_mean(mean)  # [B, T, D]
         weights = self.energy(torch.sigmoid(asked[:, :, None] + self.of_click(clicks)[:, None]))[..., 0]
         return weights * _seen(mask)
+
+    def _read(self, clicks: Tensor) -> Tensor:
+        return clicks / clicks.norm(dim=-1, keepdim=True).clamp(min=1) if self.released else clicks
 
 
 def _at(rows: Tensor, places: Tensor) -> Tensor:

@@ -135,7 +135,7 @@ class GRU4Rec(NeuralRecommender):
         support = sessions.support()
         return SampledItems(
             network, Lanes(sessions, self.batch_size), NegativeSampler(support, self.alpha),
-            torch.from_numpy(support / support.sum()).float(),
+            torch.from_numpy(support),
             loss=self.loss, n_samples=self.n_samples, momentum=self.momentum, order=self.order,
             activation=self.activation, elu=self.elu, regularisation=self.bpreg, logq=self.logq,
             workers=workers,

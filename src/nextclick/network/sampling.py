@@ -43,7 +43,7 @@ class NegativeSampler:
 
     def __init__(self, support: NDArray[np.int64], alpha: float) -> None:
         weights = np.where(support > 0, np.maximum(support, 1.0) ** alpha, 0.0)
-        self.probability = weights / weights.sum()  # [N]
+        self.alpha, self.probability = alpha, weights / weights.sum()  # [N]
         self._table = kernels.alias_table(weights)
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.int64]:
