@@ -22,8 +22,8 @@ class STAMP(AttentiveRecommender):
     """The attended memory of the session times its last click; no recurrence, so fast.
 
     The score of item i is the trilinear product <h_s, h_t, x_i>, put through a soft-max over all items.
-    Source: Liu et al., KDD 2018. From the program that its authors released ``preset=paper`` takes the rate,
-    0.003, ten epochs, the start, N(0, 0.002) for items and N(0, 0.05) for weights, and what ``released`` says,
+    Source: Liu et al., KDD 2018. From the program that its authors released ``preset=paper`` takes a rate of
+    0.003, ten epochs, a start from N(0, 0.002) for items and N(0, 0.05) for weights, and ``released``,
     which the paper does not have. The defaults score by cosines, which validation sessions prefer by far.
     Differs: the paper puts a sigmoid on the scores inside the soft-max, with which no item's share could rise
     above e/(e + N - 1), and adds log(1 - share) of the other items to the loss; both are left out.
