@@ -92,7 +92,7 @@ OTHER_SETTINGS: dict[str, dict[str, Any]] = {
     },
     "bpr-mf": {**FACTORS, "sessions": "own"},
     "fpmc": FACTORS,
-    "stamp": {**ALL_ITEMS, "learning_rate": 0.01, "dim": 5, "attended": False},
+    "stamp": {**ALL_ITEMS, "learning_rate": 0.01, "dim": 5, "attended": False, "released": True},
     "narm": {
         **ALL_ITEMS,
         "dim": 5,
