@@ -149,7 +149,8 @@ class SampledItems(Objective):
             self.name, scores, columns, scale=1 / max(pairs, 1),
             regularisation=self.regularisation, activation=self.activation, elu=self.elu,
         )  # fmt: skip
-        loss = torch.lerp(loss.detach(), loss, pairs / self.lanes.n_lanes)  # that share of the gradient
+        # The value stays the mean; its gradient has the share of the lanes that are predicted for.
+        loss = torch.lerp(loss.detach(), loss, pairs / self.lanes.n_lanes)
         return loss, pairs
 
     def optimizer(self, rate: float) -> torch.optim.Optimizer:

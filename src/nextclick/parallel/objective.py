@@ -122,7 +122,8 @@ class ParallelItems(Objective):
             self.name, scores, columns, scale=1 / max(pairs, 1),
             regularisation=self.regularisation, activation=self.activation, elu=self.elu,
         )  # fmt: skip
-        loss = torch.lerp(loss.detach(), loss, pairs / self.lanes.n_lanes)  # that share of the gradient
+        # The value stays the mean; every next click has the same weight in the gradients, as in SampledItems.
+        loss = torch.lerp(loss.detach(), loss, pairs / self.lanes.n_lanes)
         if phase.last:
             self.states.keep(self._after)
         return loss, pairs if phase.last else 0
