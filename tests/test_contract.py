@@ -230,7 +230,11 @@ QUERIES = random_queries(90, N_ITEMS, seed=2)
 Maker = Callable[[], Recommender]
 
 
-@pytest.fixture(params=[(case.values[0], case.values[1]) for case in CASES], ids=[case.id for case in CASES])
+@pytest.fixture(
+    scope="module",
+    params=[(case.values[0], case.values[1]) for case in CASES],
+    ids=[case.id for case in CASES],
+)
 def make(request: pytest.FixtureRequest) -> Maker:
     name, values = request.param
     others = OTHER_GENERATORS.get(name, {}) if values is OTHER_SETTINGS[name] else {}
@@ -239,8 +243,9 @@ def make(request: pytest.FixtureRequest) -> Maker:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model(make: Maker) -> Recommender:
+    """One for all tests that only ask: no answer may depend on what was asked before."""
     return make().fit(TRAIN)
 
 
@@ -344,19 +349,17 @@ def test_batch_composition_never_changes_an_answer(model: Recommender) -> None:
         assert model.score(QUERIES[order]).tolist() == model.score(QUERIES)[order].tolist()
 
 
-def test_same_data_same_answers(make: Maker) -> None:
-    assert answers(make().fit(TRAIN)) == answers(make().fit(TRAIN))
+def test_same_data_same_answers(make: Maker, model: Recommender) -> None:
+    assert answers(make().fit(TRAIN)) == answers(model)
 
 
-def test_second_fit_forgets_the_first(make: Maker) -> None:
-    other = chain(41, 60, noise=0.5, seed=9)
-    model = make().fit(other)
-    answers(model)  # whatever is kept between answers must be forgotten too
-    model.fit(TRAIN)
-    fresh = make().fit(TRAIN)
-    assert answers(model) == answers(fresh)
-    assert model.facts == fresh.facts
-    assert model.support.tolist() == fresh.support.tolist()
+def test_second_fit_forgets_the_first(make: Maker, model: Recommender) -> None:
+    again = make().fit(chain(41, 60, noise=0.5, seed=9))
+    answers(again)  # whatever is kept between answers must be forgotten too
+    again.fit(TRAIN)
+    assert answers(again) == answers(model)
+    assert again.facts == model.facts
+    assert again.support.tolist() == model.support.tolist()
 
 
 def test_zero_queries_have_zero_answers(model: Recommender) -> None:
@@ -607,8 +610,7 @@ def test_a_text_is_no_session(model: Recommender) -> None:
 # -- saved and loaded
 
 
-def test_save_and_load_keep_answers_and_settings(make: Maker, tmp_path: Path) -> None:
-    model = make().fit(TRAIN)
+def test_save_and_load_keep_answers_and_settings(model: Recommender, tmp_path: Path) -> None:
     model.save(tmp_path / "model")
     loaded = nextclick.load(tmp_path / "model")
     assert type(loaded) is type(model)
@@ -661,11 +663,11 @@ def test_no_clicks_cannot_be_fitted(make: Maker) -> None:
         make().fit(TRAIN[:0])
 
 
-def test_a_failed_second_fit_on_nothing_leaves_the_first(make: Maker) -> None:
-    model = make().fit(TRAIN)
+def test_a_failed_second_fit_on_nothing_leaves_the_first(make: Maker, model: Recommender) -> None:
+    first = make().fit(TRAIN)
     with pytest.raises(DataError):
-        model.fit(TRAIN[:0])
-    assert answers(model) == answers(make().fit(TRAIN))
+        first.fit(TRAIN[:0])
+    assert answers(first) == answers(model)
 
 
 def test_items_beyond_the_known_ones_are_refused_at_fit(make: Maker) -> None:
@@ -726,8 +728,7 @@ def test_a_very_long_training_session(make: Maker) -> None:
     assert len(model.recommend(session[0][:50], 20)) == 20
 
 
-def test_many_threads_get_the_serial_answers(make: Maker) -> None:
-    model = make().fit(TRAIN)
+def test_many_threads_get_the_serial_answers(make: Maker, model: Recommender) -> None:
     sessions = [[f"item {item}" for item in s] for s in chain_lists(N_ITEMS + 3, 60, noise=0.5, seed=11)]
     serial = [model.recommend(session, 10) for session in sessions]
     fresh = make().fit(TRAIN)
