@@ -389,7 +389,7 @@ def carousel() -> tuple[Sessions, Sessions]:
     """A view leads one item on; a tip, a quarter of the clicks, eleven."""
     rng = np.random.default_rng(5)
     lists, flags = [], []
-    for _ in range(1800):
+    for _ in range(1100):
         session, tips = [int(rng.integers(N_ITEMS))], [False]
         for _ in range(int(rng.integers(2, 8))):
             tips.append(bool(rng.random() < 1 / 4))
@@ -397,7 +397,7 @@ def carousel() -> tuple[Sessions, Sessions]:
         lists.append(session)
         flags.append(tips)
     sessions = with_targets(lists, flags, 12, hourly(lists))
-    return sessions[:1600], sessions[1600:]
+    return sessions[:900], sessions[900:]
 
 
 @pytest.mark.parametrize("name", LEARNERS)
