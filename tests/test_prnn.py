@@ -435,7 +435,8 @@ def two_kinds(n: int, seed: int) -> tuple[Sessions, Features, np.ndarray]:
 def test_new_items_are_clicked_and_recommended(values: dict[str, Any], tmp_path: Path) -> None:
     """Items that nobody has clicked stand among those of their kind, and lead to them."""
     train, features, kind = two_kinds(40, 1)
-    model = nextclick.PRNN(**{**SMALL, "hidden": 16, "epochs": 8, "batch_size": 20, **values}).fit(train, features=features)
+    values = {**SMALL, "hidden": 16, "epochs": 8, "batch_size": 20, **values}
+    model = nextclick.PRNN(**values).fit(train, features=features)
     assert model.n_items == 32
     wider = model.with_items(features)
     assert (wider.n_items, model.n_items) == (40, 32)
