@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,18 @@ def ready(name: str, work: Path, validation: str = "0") -> Dataset:
             validation=validation,
         )
     return Dataset.load(out)
+
+
+def show() -> Callable[[str, int, int], None]:
+    """What ``fit`` tells its progress to: it prints what is going on every ten seconds."""
+    last = [time.perf_counter()]
+
+    def tell(what: str, done: int, total: int) -> None:
+        if time.perf_counter() - last[0] > 10:
+            last[0] = time.perf_counter()
+            print(f"{what} ({done / total:.0%})", file=sys.stderr, flush=True)
+
+    return tell
 
 
 def work_option(parser: argparse.ArgumentParser) -> None:

@@ -26,8 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import nextclick
-from data import LOGS, RESULTS, ROOT, ready, write
-from neural_accuracy import show
+from data import LOGS, RESULTS, ROOT, ready, show, write
 from nextclick import Dataset, Recommender, build, evaluate, experiment, settings
 from nextclick.settings import as_text
 from nextclick.shop import ShopConfig, simulate

@@ -27,23 +27,23 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data import RESULTS, ROOT, ready, write
-from neural_accuracy import show
+from data import RESULTS, ROOT, ready, show, write
 from nextclick import RRCRE, Dataset, ItemKNN, Recommender, build, evaluate, prepare
 from nextclick.recommender import Run
 from nextclick.sessions import Sessions
 from nextclick.shop import ShopConfig, simulate
-from rerank_accuracy import differences
 
 SHOWN = ("recall@20", "mrr@20", "recall@5")
 METRICS = (("recall@20", "recall@20"), ("mrr@20", "MRR@20"))
 AT_5 = (("recall@5", "recall@5"), ("mrr@20", "MRR@20"))
 K = (5, 25, 50, 100, 150, 200)
+TITLES = {"carousel": "carousel of the demo shop", "yoochoose64": "YooChoose 1/64"}
+LABELS = {"item-knn": "I2I-CF"}
 SHOPS = {"as designed": 1.0, "without position signal": 0.0}  # what places do to its visitors
 CLICKS = {"event": "similar_click", "clicks": 12}
 
@@ -106,6 +106,24 @@ def table(dataset: Dataset, models: dict[str, Recommender], work: Path) -> dict[
         "RRCRE-I2I-CF over": differences(report, "RRCRE-I2I-CF"),
         "RR-I2I-CF over": differences(report, "RR-I2I-CF"),
     }
+
+
+def differences(report: Any, label: str) -> list[dict[str, Any]]:
+    """What a model has more than each other one: paired over sessions, with 95% interval and p-value."""
+    found = []
+    for one in report.comparisons:
+        if label not in (one.first, one.second) or one.metric not in ("recall@20", "mrr@20"):
+            continue
+        sign = 1 if one.first == label else -1
+        low, high = sorted((sign * one.low, sign * one.high))
+        found.append({
+            "over": one.second if sign == 1 else one.first,
+            "metric": one.metric,
+            "difference": round(sign * one.difference, 4),
+            "interval": [round(low, 4), round(high, 4)],
+            "p": one.p,
+        })  # fmt: skip
+    return found
 
 
 class Watched(RRCRE):
@@ -178,31 +196,30 @@ def plot(content: dict[str, Any]) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    pictures = ROOT / "docs" / "pictures"
-    curves = {part.removeprefix("epochs-"): of for part, of in content.items() if part.startswith("epochs-")}
-    if curves:
-        figure, axes = pyplot.subplots(2, len(curves), figsize=(4.5 * len(curves), 6), squeeze=False)
-        for column, (name, of) in enumerate(curves.items()):
-            for axis, (metric, title) in zip(axes[:, column], METRICS, strict=True):
-                for label in ("RRCRE", "RR"):
-                    values = [one[metric] for one in of[label]]
-                    axis.plot(range(1, len(values) + 1), values, marker="o", label=label)
-                axis.axhline(of["generator"][metric], color="grey", label=of["generator is"])
-                axis.set(xlabel="epoch", ylabel=title, title=name)
-                axis.legend()
+    def drawn(kind: str, metrics: Sequence[tuple[str, str]], along: str, values_of: Any) -> None:
+        """A picture of the parts of a kind: a column for each, a row for each metric."""
+        parts = {part.removeprefix(f"{kind}-"): of for part, of in content.items() if part.startswith(kind)}
+        figure, axes = pyplot.subplots(2, len(parts), figsize=(4.5 * len(parts), 6), squeeze=False)
+        for column, (name, of) in enumerate(parts.items()):
+            for axis, (metric, title) in zip(axes[:, column], metrics, strict=True):
+                for label, (places, values) in values_of(of, metric).items():
+                    axis.plot(places, values, marker="o", label=label)
+                axis.axhline(
+                    of["generator"][metric], color="grey",
+                    label=LABELS.get(of["generator is"], of["generator is"]),
+                )  # fmt: skip
+                axis.set(xlabel=along, ylabel=title, title=TITLES[name])
+                axis.spines[["top", "right"]].set_visible(False)
+                axis.legend(frameon=False)
         figure.tight_layout()
-        figure.savefig(pictures / "rerank-epochs.png", dpi=100)
-    by_k = {part.removeprefix("candidates-"): of for part, of in content.items() if "candidates-" in part}
-    if by_k:
-        figure, axes = pyplot.subplots(2, len(by_k), figsize=(4.5 * len(by_k), 6), squeeze=False)
-        for column, (name, of) in enumerate(by_k.items()):
-            for axis, (metric, title) in zip(axes[:, column], AT_5, strict=True):
-                axis.plot(K, [of[str(k)][metric] for k in K], marker="o", label="RRCRE")
-                axis.axhline(of["generator"][metric], color="grey", label=of["generator is"])
-                axis.set(xlabel="candidates k", ylabel=title, title=name)
-                axis.legend()
-        figure.tight_layout()
-        figure.savefig(pictures / "rerank-candidates.png", dpi=100)
+        figure.savefig(ROOT / "docs" / "pictures" / f"rerank-{kind}.png", dpi=100)
+
+    drawn("epochs", METRICS, "epoch", lambda of, metric: {
+        label: (range(1, len(of[label]) + 1), [one[metric] for one in of[label]]) for label in ("RRCRE", "RR")
+    })  # fmt: skip
+    drawn("candidates", AT_5, "candidates k", lambda of, metric: {
+        "RRCRE": (K, [of[str(k)][metric] for k in K])
+    })  # fmt: skip
 
 
 PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
