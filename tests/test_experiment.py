@@ -503,6 +503,17 @@ def test_the_command_lists_runs_and_says_what_it_wrote(logs: Path, tmp_path: Pat
     assert re.search(r"neighbours +1 +0\.\d{4}", shown.stderr)
     listed = json.loads(command("run", file, "--data", logs, "--out", out, "--list").stdout)
     assert [row["state"] for row in listed] == ["not run", "done"]
+    over = f"""{TWO}
+    [[rows]]
+    label = "both"
+    model = "blend"
+    generators = ["markov, defaults", "neighbours"]
+    """
+    changed = written(tmp_path, over)
+    assert command("run", changed, "--data", logs, "--out", out).exit_code == 0
+    changed = written(tmp_path, over.replace("k = 50", "k = 40"))
+    listed = json.loads(command("run", changed, "--data", logs, "--out", out, "--list").stdout)
+    assert [row["state"] for row in listed] == ["done", "changed", "changed"]  # what builds on it too
     refused = command("run", file, "--data", logs, "--out", out, "--rows", "neighbour")
     assert refused.exit_code == 1
     assert "did you mean 'neighbours'" in refused.stderr

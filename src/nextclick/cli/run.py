@@ -33,7 +33,7 @@ WIDE = 110  # columns of a terminal that has room for everything
     help="Where the files it names are.  [default: beside it]",
 )
 @click.option("--rows", multiple=True, metavar="LABEL", help="Do this row only; repeat for more.")
-@click.option("--list", "listed", is_flag=True, help="Show the rows and what is done of them; do nothing.")
+@click.option("--list", "listed", is_flag=True, help="Show the rows and how far each is; do nothing.")
 def run(file: Path, out: Path | None, data: Path | None, rows: tuple[str, ...], listed: bool) -> None:
     """Prepare, fit and evaluate all models of an EXPERIMENT file (TOML), each with several seeds.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nextclick import artifact, evaluation
+from nextclick import __version__, artifact, evaluation
 from nextclick.experiment import work
 from nextclick.experiment.page import sections
 from nextclick.experiment.spec import Experiment, Published, Row, read
@@ -100,12 +100,26 @@ def run(
 
 
 def states(experiment: Experiment, out: str | Path) -> dict[str, str]:
-    """Return what the last ``run`` in a folder says of each row: "done", "failed", "begun" or "not run"."""
-    known = {}
+    """Return what the last ``run`` in a folder says of each row: "done", "failed", "begun" or "not run".
+
+    "changed" where the file asks for something else by now, of the row or of one that it builds on, or the
+    version is another one: such a row is run again.
+    """
     file = Path(out) / "results.json"
-    if file.exists():
-        known = {row["label"]: row["state"] for row in json.loads(file.read_text("utf-8"))["rows"]}
-    return {row.label: known.get(row.label, "not run") for row in experiment.rows}
+    content = json.loads(file.read_text("utf-8")) if file.exists() else {"rows": []}
+    known = {row["label"]: row for row in content["rows"]}
+    found: dict[str, str] = {}
+    for row in experiment.rows:
+        was = known.get(row.label, {"state": "not run"})
+        found[row.label] = was["state"]
+        if was["state"] == "not run":
+            continue
+        asked = [row.model, row.written, row.full, [seed for seed in row.seeds if seed is not None]]
+        same = asked == [was["model"], was["written"], was["full"], was["seeds"]]
+        on_changed = any(found[label] == "changed" for label in row.generators)
+        if not same or on_changed or content["nextclick"] != __version__:
+            found[row.label] = "changed"
+    return found
 
 
 def pictures_can_be_drawn() -> bool:
