@@ -512,23 +512,76 @@ def test_batches_hold_every_example_once_an_epoch_and_looks_cut_epochs() -> None
     lists = [generator.top(queries, 5)]
     network = Reranker(20, 4, 1, rows_of_places(5, False))
     objective = Reordering(
-        network, TRAIN, lists, np.arange(TRAIN.n_pairs), batch_size=16, longest=19, share=0.25, every=4,
-        seed=3, workers=nextclick_workers(),
+        network, TRAIN, lists, np.arange(TRAIN.n_pairs), batch_size=16, longest=19, share=0.25, epochs=3,
+        every=4, seed=3, workers=nextclick_workers(),
     )  # fmt: skip
     found = np.flatnonzero((lists[0][0] == TRAIN.items[positions][:, None]).any(1))
     assert objective.n_examples == len(found)
     assert sorted([*objective.validating, *objective.examples]) == found.tolist()
     assert len(objective.validating) == len(found) // 4
     steps = -(-len(objective.examples) // 16)
-    assert objective.looks(3) == -(-3 * steps // 4)
-    seen: list[tuple[int, ...]] = []
-    looks = 0
-    while len(seen) < steps:
-        looks += 1
-        seen += [tuple(batch.target.tolist()) for batch in objective.batches(1, looks)]
-    targets = [place for batch in seen[:steps] for place in batch]
+    assert steps % 4  # looks that do not end where epochs do
+    assert objective.looks == -(-3 * steps // 4)
+    seen: list[list[int]] = []
+    for look in range(1, objective.looks + 1):
+        seen += [batch.target.tolist() for batch in objective.batches(1, look)]
+    assert len(seen) == 3 * steps  # and the last look no longer than what is left of them
     places = (lists[0][0] == TRAIN.items[positions][:, None]).argmax(1)
-    assert sorted(targets) == sorted(places[objective.examples].tolist())
+    for epoch in range(3):
+        targets = [place for batch in seen[epoch * steps : (epoch + 1) * steps] for place in batch]
+        assert sorted(targets) == sorted(places[objective.examples].tolist())
+
+
+def test_the_rate_falls_by_the_decay_in_an_epoch_however_often_is_looked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[Reordering, Any]] = []
+    stage = RRCRE._run_stage
+
+    def watched(self: Any, name: str, objective: Any, options: Any, *rest: Any) -> Any:
+        asked.append((objective, options))
+        return stage(self, name, objective, options, *rest)
+
+    monkeypatch.setattr(RRCRE, "_run_stage", watched)
+    generator = fixed(np.random.default_rng(1).normal(size=(20, 20)))
+    for every in (10**6, 2):
+        RRCRE(generator, **{**SMALL, "decay": 0.5, "epochs": 3, "every": every}).fit(TRAIN)
+    (_, whole), (objective, often) = asked
+    assert (whole.epochs, whole.decay) == (3, 0.5)
+    assert objective.steps > 2
+    assert often.decay ** (objective.steps / 2) == pytest.approx(0.5)
+
+
+def test_what_leaves_nothing_to_learn_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"nothing to judge candidates by.* content=yes"):
+        RRCRE(nextclick.VSKNN().fit(TRAIN), k=5, cre=False, scored=False).fit(TRAIN)
+    queries, positions = TRAIN.pairs()
+    follows = np.zeros((20, 20), np.bool_)
+    for n, target in enumerate(TRAIN.items[positions]):
+        follows[queries.prefix(n)[-1], target] = True
+    with pytest.raises(DataError, match=r"none has its next click among the 1 candidates of fixed.*raise k"):
+        RRCRE(fixed(~follows), **{**SMALL, "k": 1, "held_out": "none"}).fit(TRAIN)
+
+
+def test_held_out_copies_read_the_features_that_the_generator_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = TRAIN.vocabulary.ids_of(range(20))
+    vectors = np.random.default_rng(1).normal(size=(20, 3)).astype(np.float32)
+    features = nextclick.build_features(nextclick.ItemTable.of({"item": ids}), vectors={"image": vectors})
+    narm = nextclick.NARM(epochs=1, dim=4, hidden=4, batch_size=64).fit(TRAIN, features=features)
+    given: list[Any] = []
+    fit = nextclick.NARM.fit
+
+    def watched(self: Any, sessions: Sessions, **rest: Any) -> Any:
+        given.append(rest["features"])
+        return fit(self, sessions, **rest)
+
+    monkeypatch.setattr(nextclick.NARM, "fit", watched)
+    RRCRE(narm, **SMALL).fit(TRAIN)
+    assert np.array_equal(given[0].of(TRAIN.vocabulary)["image"].values, vectors)
+    RRCRE(nextclick.NARM(epochs=1, dim=4, hidden=4, batch_size=64).fit(TRAIN, features=None), **SMALL).fit(
+        TRAIN
+    )
+    assert given[-1] is None
 
 
 def nextclick_workers() -> Any:
@@ -545,7 +598,7 @@ def test_recall_at_5_of_the_examples_kept_counts_ties_as_their_expectation() -> 
         torch.nn.init.zeros_(weights)
     objective = Reordering(
         network, TRAIN, [generator.top(queries, 10)], np.arange(len(queries)), batch_size=16, longest=19,
-        share=0.5, every=9, seed=3, workers=nextclick_workers(),
+        share=0.5, epochs=1, every=9, seed=3, workers=nextclick_workers(),
     )  # fmt: skip
     assert objective.measure() == pytest.approx(0.5)  # ten candidates, all equal
 
@@ -681,6 +734,10 @@ def test_vectors_of_a_generator_are_a_start(tmp_path: Path) -> None:
     stamp = nextclick.STAMP(epochs=1, dim=4, batch_size=64).fit(TRAIN)
     model = RRCRE(stamp, **{**SMALL, "start": "generator", "learning_rate": 0.0}).fit(TRAIN)
     theirs, ours = (one.network.items.weight.detach().numpy() for one in (stamp, model))
+    assert np.allclose(ours[:, :4], theirs * (0.1 / theirs.std(ddof=1)), atol=1e-6)
+    factors = nextclick.BPRMF(epochs=1, dim=4).fit(TRAIN)
+    model = RRCRE(factors, **{**SMALL, "start": "generator", "learning_rate": 0.0}).fit(TRAIN)
+    theirs, ours = factors.item_space().vectors, model.network.items.weight.detach().numpy()
     assert np.allclose(ours[:, :4], theirs * (0.1 / theirs.std(ddof=1)), atol=1e-6)
     with pytest.raises(ConfigError, match="markov has no item vectors; take start=random"):
         RRCRE(nextclick.Markov(), start="generator").fit(TRAIN)

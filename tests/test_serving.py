@@ -143,6 +143,11 @@ def test_rules_hold_those_of_the_service_and_those_of_the_request(model: Path, t
         assert set(items(dear)) == {f"item {n}" for n in range(10, 21, 2)}
         assert "only 6 items" in dear["reason"]
         assert [e for e in even if e in items(dear)] == items(dear)
+        same = ask(filter=[{"name": "own", "attribute": "price", "between": [10, 20]}]).json()
+        assert items(same) == items(dear)  # a rule of that name stands beside the service's own
+        some = ask(filter=[{"allow": ["item 4"]}], exclude=["item 4"]).json()
+        assert items(some) == []
+        assert "no item outside those excluded satisfies all rules" in some["reason"]
         for bad, said in (
             ([{"attribute": "colour", "equals": "red"}], "colour"),
             ([{"block_file": "/etc/passwd"}], "file of the server"),

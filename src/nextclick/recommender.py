@@ -170,6 +170,11 @@ class Recommender(ABC):
         )
 
     @property
+    def features(self) -> Features | None:
+        """What it was fitted with of the items it knows, None without."""
+        return None
+
+    @property
     def takes_new_items(self) -> bool:
         """Whether ``with_items`` can make it know items that it was not fitted on."""
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -163,15 +163,20 @@ class Filter:
             forbidden[rows[known]] = ~allowed[at[known], targets[rows[known]]]
         return Effect(left, forbidden)
 
-    def reason(self, prefix: NDArray[np.int32], k: int, *, exclude_seen: bool = False) -> str | None:
+    def reason(
+        self, prefix: NDArray[np.int32], k: int, *, exclude_seen: bool = False,
+        exclude: Collection[int] = (),
+    ) -> str | None:  # fmt: skip
         """Say why the rules leave fewer than k items after a prefix; None if they leave enough.
 
-        prefix: known item codes, oldest first;  exclude_seen: they are not to be recommended.
+        prefix: known item codes, oldest first;  exclude_seen: they are not to be recommended;  exclude:
+        codes of others that are not.
         """
         query = Queries.of([prefix])
         unseen = np.ones(self.n_items, np.bool_)
         if exclude_seen:
             unseen[prefix] = False
+        unseen[list(exclude)] = False
         allowed = self.allowed(query)[0]
         left = int(np.count_nonzero(allowed & unseen))
         if left >= min(k, int(np.count_nonzero(unseen))):
@@ -186,7 +191,10 @@ class Filter:
         if 0 in counts:
             rule = self._bound[counts.index(0)]
             return f"no item satisfies rule {rule.name!r}{after(rule.by_anchor)}"
-        outside = " outside the session" if exclude_seen and (allowed & ~unseen).any() else ""
+        outside = ""
+        if (allowed & ~unseen).any():
+            where = ["the session"] * exclude_seen + ["those excluded"] * bool(exclude)
+            outside = f" outside {' and '.join(where)}"
         some = f"only {count(left)}" if left else "no item"
         found = f"{some}{outside} {'satisfy' if left > 1 else 'satisfies'}"
         if len(counts) == 1:

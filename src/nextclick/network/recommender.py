@@ -305,6 +305,12 @@ class NeuralRecommender(TrainedRecommender, IndexedRecommender):
         self._forget_index()
 
     @property
+    def features(self) -> Features | None:
+        from nextclick.features import Features
+
+        return Features(self.vocabulary, self._given) if self._given else None
+
+    @property
     def takes_new_items(self) -> bool:
         return bool(self._given)
 

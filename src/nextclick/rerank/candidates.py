@@ -268,7 +268,7 @@ def _refitted(generator: Recommender, sessions: Sessions, what: str, tell: Tell,
     def told(now: str, done: int, total: int) -> None:
         tell(f"{generator.name} {what}, {now}", done, total)
 
-    return copy.fit(sessions, progress=told, run=Run(device=run.device))
+    return copy.fit(sessions, features=generator.features, progress=told, run=Run(device=run.device))
 
 
 def without(sessions: Sessions, gone: NDArray[np.bool_]) -> Sessions:

@@ -241,6 +241,11 @@ class RRCRE(Composite, TrainedRecommender):
         from nextclick.rerank.network import Reranker, rows_of_places
 
         content = self._asks_for_items
+        if not (content or self.cre or self.scored):
+            raise ConfigError(
+                f"{self.name}: cre=false and scored=false leave nothing to judge candidates by, as items are "
+                "not asked for by vectors of their own over these generators; take content=yes (preset=rr)"
+            )
         network = Reranker(
             n_items, self.dim if content else min(self.dim, _NARROW), len(self.generators) + self.clicked,
             rows_of_places(self.k, self.ranks == "shared"),
@@ -289,7 +294,7 @@ class RRCRE(Composite, TrainedRecommender):
                 weight_decay = _WEIGHT_DECAY[self._asks_for_items]
             objective = Reordering(
                 self.network, sessions, lists, rows, batch_size=self.batch_size, longest=self.last_clicks,
-                share=self.validation, every=self.every, seed=self.seed, workers=workers,
+                share=self.validation, epochs=self.epochs, every=self.every, seed=self.seed, workers=workers,
                 weight_decay=weight_decay, clicked=self.clicked,
             )  # fmt: skip
             self.facts |= {
@@ -297,10 +302,16 @@ class RRCRE(Composite, TrainedRecommender):
                 "examples": objective.n_examples,
                 "prefixes": len(rows),
             }
-            looks = objective.looks(self.epochs)
-            options = Options(
-                looks, self.learning_rate, self.decay ** (1 / objective.looks(1)), looks, self.seed
-            )
+            if objective.n_examples == 0:
+                names = " or ".join(one.name for one in self.generators)
+                raise DataError(
+                    f"{self.name}: of {len(rows):,} training prefixes none has its next click among the "
+                    f"{self.k} candidates of {names}, so there is nothing to learn; raise k, or take another "
+                    "generator"
+                )
+            looks = objective.looks
+            decay = self.decay ** (objective.every / objective.steps)
+            options = Options(looks, self.learning_rate, decay, looks, self.seed)
             validate = objective.measure if len(objective.validating) else None
             digests = {
                 "generators": [identity(one) for one in self.generators],
@@ -314,9 +325,11 @@ class RRCRE(Composite, TrainedRecommender):
 
         for one in self.generators:
             items = getattr(getattr(one, "network", None), "items", None)
-            if items is not None:
+            vectors = items.weight.detach() if items is not None else None
+            if vectors is None and (space := one.item_space()) is not None:
+                vectors = torch.from_numpy(space.vectors)
+            if vectors is not None:
                 with torch.no_grad():
-                    vectors = items.weight.detach()
                     width = min(vectors.shape[1], self.network.items.weight.shape[1])
                     scale = _STARTED / max(float(vectors.std()), 1e-12)
                     self.network.items.weight[:, :width] = vectors[: self.n_items, :width] * scale

@@ -58,12 +58,13 @@ class Reordering(Objective):
 
     rows: the training prefixes that the lists are of, int64 [n], all others are left out.
     A share of the examples, drawn at random, is kept to choose the weights on: the trainer's "epochs" are the
-    stretches of ``every`` steps between two looks at them (RRCRE, sec. 5.2).
+    stretches of ``every`` steps between two looks at them (RRCRE, sec. 5.2), the last one as long as is left
+    of ``epochs`` passes.
     """
 
     def __init__(
         self, network: Reranker, sessions: Sessions, lists: Sequence[Lists], rows: NDArray[np.int64], *,
-        batch_size: int, longest: int, share: float, every: int, seed: int, workers: Workers,
+        batch_size: int, longest: int, share: float, epochs: int, every: int, seed: int, workers: Workers,
         weight_decay: float = 0.0, clicked: bool = False,
     ) -> None:  # fmt: skip
         self.network: Reranker = network
@@ -87,14 +88,12 @@ class Reordering(Objective):
         self.steps = -(-len(self.examples) // batch_size)  # of an epoch
         self.every = min(every, max(self.steps, 1))
         self.n_pairs = min(self.every * batch_size, len(self.examples))
-
-    def looks(self, epochs: int) -> int:
-        """Return how many looks at the validation examples so many epochs take."""
-        return max(1, -(-epochs * self.steps // self.every))
+        self.total = epochs * self.steps
+        self.looks = max(1, -(-self.total // self.every))
 
     def batches(self, seed: int, look: int) -> Iterator[Examples]:
         """Yield the batches of a stretch of ``every`` steps; looks count from 1."""
-        for step in range((look - 1) * self.every, look * self.every if self.steps else 0):
+        for step in range((look - 1) * self.every, min(look * self.every, self.total)):
             epoch, at = divmod(step, self.steps)
             yield self.batch(self._cut(seed, epoch)[at])
 

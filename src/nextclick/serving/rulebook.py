@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from nextclick.errors import ConfigError
 from nextclick.filters import Filter, ItemTable, Rules
+from nextclick.filters.rules import Rule
 from nextclick.serving.engine import Engine
 
 _KEPT = 64  # sets of rules that came with requests and stay bound
@@ -53,14 +55,24 @@ class Rulebook:
         if rules.attributes and self._items is None:
             raise ConfigError("filter: the service has no table of items; start it with --items FILE")
         if self._rules is not None:
-            names = {rule.name for rule in rules.rules}
-            rules = Rules((*(r for r in self._rules.rules if r.name not in names), *rules.rules), "filter")
+            rules = Rules((*self._rules.rules, *_named_apart(rules.rules, self._rules.rules)), "filter")
         bound = rules.bind(self._items, self._engine.model.vocabulary)
         with self._lock:
             self._bound[key] = bound
             if len(self._bound) > _KEPT:
                 self._bound.popitem(last=False)
         return bound, key
+
+
+def _named_apart(asked: Sequence[Rule], own: Sequence[Rule]) -> Iterator[Rule]:
+    """Yield the rules of a request; one named like one of the service's own stands beside that."""
+    names = {rule.name for rule in own}
+    for rule in asked:
+        name = rule.name
+        while name in names:
+            name += " of the request"
+        names.add(name)
+        yield replace(rule, name=name)
 
 
 def _check(n: int, rule: Mapping[str, Any]) -> None:

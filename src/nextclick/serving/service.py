@@ -132,7 +132,7 @@ class Service:
         listed = await self._answer(current, ask, marks, alone, request)
         reason = None
         if filter is not None and len(listed) < ask.k:
-            reason = filter.reason(prefix, ask.k, exclude_seen=asked.exclude_seen)
+            reason = filter.reason(prefix, ask.k, exclude_seen=asked.exclude_seen, exclude=excluded)
         if variant is not None:
             self._shown(asked, variant.name, request, listed, marks)
         self.measures.answer(engine.name, time.perf_counter() - start, marks)
