@@ -266,7 +266,10 @@ def test_a_picture_over_the_limit_is_refused(gallery: Path) -> None:
     assert not isinstance(images.read("red.jpg", gallery, 8, limit=200), int)
 
 
-def test_an_address_is_fetched(gallery: Path) -> None:
+def test_an_address_is_fetched(gallery: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*address: Any, **options: Any) -> Any:
+        raise TimeoutError
+
     raw = (gallery / "blue.png").read_bytes()
 
     class Handler(BaseHTTPRequestHandler):
@@ -285,8 +288,20 @@ def test_an_address_is_fetched(gallery: Path) -> None:
         assert not isinstance(found, int)
         assert found[4, 4].tolist() == [0, 0, 255]
         assert images.read(f"{base}/other.png", gallery, 8) == images.MISSING
+        here = [f"{base}/blue.png", "red.jpg", "none.png"]
+        monkeypatch.setattr(images, "_SAVED_EVERY", 1)
+        with monkeypatch.context() as without_network:
+            without_network.setattr(images.urllib.request, "urlopen", gone)
+            _, state = images.extract(here, gallery, Mean(), work=gallery / "work")
+        assert state.tolist() == [images.MISSING, images.DONE, images.MISSING]
+        _, state = images.extract(here, gallery, again := Mean(), work=gallery / "work")
+        assert state.tolist() == [images.DONE, images.DONE, images.MISSING]
+        assert again.seen == 1  # the network is back: what it could not reach is asked for once more
         server.shutdown()
     assert images.read("file:///etc/hostname", gallery, 8) == images.MISSING
+    assert images.read("http://127.0.0.1/a b.png", gallery, 8) == images.MISSING  # no such address
+    monkeypatch.setattr(images, "_MAX_BYTES", len(raw) - 1)
+    assert images.read("blue.png", gallery, 8) == images.TOO_LARGE
 
 
 def test_an_interrupted_reading_goes_on(gallery: Path, monkeypatch: pytest.MonkeyPatch) -> None:

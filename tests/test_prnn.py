@@ -221,7 +221,8 @@ def test_phases_by_hand() -> None:
 def objective(model: nextclick.PRNN, sessions: Sessions, **values: Any) -> ParallelItems:
     given: dict[str, Any] = {
         "strategy": "simultaneous", "stage": 0, "loss": "top1", "n_samples": 4, "momentum": 0.0,
-        "order": "time", "activation": "tanh", "elu": 0.5, "regularisation": 1.0, "workers": Workers(),
+        "order": "time", "activation": "tanh", "elu": 0.5, "regularisation": 1.0, "logq": 0.0,
+        "workers": Workers(),
     }  # fmt: skip
     sampler = NegativeSampler(sessions.support(), 0.5)
     return ParallelItems(model.network, Lanes(sessions, 8), sampler, **{**given, **values})
@@ -308,6 +309,25 @@ def test_interleaving_starts_each_subnet_from_the_step_of_the_one_before() -> No
     left = torch.ones_like(each).scatter_(1, torch.arange(pairs)[:, None], 0.0)
     expected = (each * left).sum() / (each.shape[1] - 1) / pairs
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_correction_takes_the_log_of_how_often_a_candidate_is_drawn_off_its_score() -> None:
+    """By clicks for the lanes' next clicks, by clicks^alpha (here 0.5) for the samples; one mini-batch."""
+    model = fitted(features_of(image=dense_of(N_ITEMS, 4, 2)))
+    network = model.network.train()
+    ours = objective(model, TRAIN, loss="cross-entropy", activation="linear", logq=0.7)
+    step, phase = next(iter(ours.batches(1, 1)))
+    found, pairs = ours.loss((step, phase))
+    states = [subnet.step(step.clicks, torch.zeros(len(step.clicks), 5)) for subnet in network.subnets]
+    candidates = torch.cat([step.targets, step.samples])
+    scores = sum(h @ w[candidates].T for h, w in zip(states, network.output, strict=True))
+    clicks = torch.from_numpy(TRAIN.support()).double().clamp(min=1)
+    drawn = torch.cat([clicks[step.targets], clicks[step.samples].sqrt()])
+    scores = scores + network.bias[candidates, 0] - 0.7 * drawn.log()
+    expected = torch.nn.functional.cross_entropy(scores, torch.arange(pairs))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    with pytest.raises(nextclick.ConfigError, match=r"logq=1 .* loss=cross-entropy"):
+        nextclick.PRNN(logq=1.0)
 
 
 def test_a_weight_of_zero_leaves_a_subnet_without_a_say() -> None:
@@ -518,3 +538,8 @@ def test_a_subnet_knows_what_it_reads() -> None:
     assert [subnet.name for subnet in model.network.subnets] == ["id", "text", "image"]
     assert all(isinstance(subnet, Subnet) for subnet in model.network.subnets)
     assert model.facts["features"]["items_without"] == {"text": 1, "image": 0}
+
+
+def test_a_representation_may_have_any_name() -> None:
+    model = fitted(features_of(**{"a+id": dense_of(N_ITEMS, 4, 2)}), embedded=3)
+    assert np.isfinite(model.score(Queries.of([[1, 2]]))).all()

@@ -245,7 +245,7 @@ def test_a_checkpoint_of_other_weights_is_refused(tmp_path: Path) -> None:
 # -- refit
 
 
-@pytest.mark.parametrize("name", ["narm", "gru4rec", "stamp", "sml"])
+@pytest.mark.parametrize("name", ["narm", "gru4rec", "stamp", "sml", "bpr-mf", "fpmc"])
 def test_refit_is_a_fit_on_all_for_the_chosen_epochs(name: str) -> None:
     values = {**MODELS.get(name, {**QUICK[name], "epochs": 5}), "patience": 2, "learning_rate": 0.05}
     model = nextclick.build(name, {**values, "refit": True, "validation": 0.3}).fit(TRAIN)

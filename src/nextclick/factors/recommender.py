@@ -92,6 +92,10 @@ class FactorRecommender(Recommender):
         default="recall", metadata=about("what is to be best on the validation sessions, at 20")
     )
     patience: int = field(default=3, metadata=about("epochs without improvement before stopping", low=1))
+    refit: bool = field(
+        default=False,
+        metadata=about("train again on all sessions, validation included, for the chosen number of epochs"),
+    )
     seed: int = field(default=1, metadata=about("of the start, the order and the draws", low=0))
 
     _sides: ClassVar[tuple[str, str]]
@@ -113,14 +117,20 @@ class FactorRecommender(Recommender):
         copies = _COPIES + bool(kept.n_pairs)  # one more is kept of the best epoch
         if there is not None and 4 * n_weights * copies > there:
             raise TooLargeError(self.name, n_weights, self.n_items, copies, there, "make dim smaller")
-        self._train(fitted, kept)
+        self.facts["epochs"] = []
+        best = self._train(fitted, kept, self.epochs)
+        if self.refit and kept.n_pairs:
+            self._train(sessions, sessions[:0], best)
 
     def _rows(self, sessions: Sessions) -> int:
         """Return how many vectors are trained."""
         return self.n_items * len(set(self._sides))
 
-    def _train(self, sessions: Sessions, kept: Sessions) -> None:
-        """Learn from sessions; keep the factors of the epoch best on ``kept``, of the last one without."""
+    def _train(self, sessions: Sessions, kept: Sessions, epochs: int) -> int:
+        """Learn from sessions; keep the factors of the epoch best on ``kept``, of the last one without.
+
+        Returns that epoch.
+        """
         from nextclick.factors import kernels
 
         rng = np.random.default_rng(self.seed)
@@ -130,10 +140,9 @@ class FactorRecommender(Recommender):
         shares = np.cumsum(np.maximum(self.support, 1) ** self.alpha)
         shares /= shares[-1]
         state = rng.integers(0, 2**63, 1, np.uint64)
-        self.facts["epochs"] = []
         best, best_figure, best_epoch = self.factors, -1.0, 0
-        for epoch in range(1, self.epochs + 1):
-            self._tell(f"epoch {epoch}", epoch - 1, self.epochs)
+        for epoch in range(1, epochs + 1):
+            self._tell(f"epoch {epoch}", epoch - 1, epochs)
             rate = self.learning_rate * self.decay ** (epoch - 1)
             loss, steps = kernels.epoch(
                 rng.permutation(examples.at), examples.rows, examples.lows, examples.highs, sessions.items,
@@ -151,8 +160,9 @@ class FactorRecommender(Recommender):
                     best_figure, best_epoch = figure, epoch
                 elif epoch - best_epoch >= self.patience:
                     break
-        self._tell("trained", self.epochs, self.epochs)
+        self._tell("trained", epochs, epochs)
         self.factors = best
+        return best_epoch or epochs
 
     def _started(self, rows: int, rng: np.random.Generator) -> Factors:
         return rng.standard_normal((rows, self.dim), np.float32) * np.float32(self.start)

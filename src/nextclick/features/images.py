@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
 import json
-import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,7 +20,8 @@ from nextclick.files import write_json
 
 FORMATS = ["JPEG", "PNG", "WEBP"]
 MAX_PIXELS = 50_000_000  # of a picture; a small file may claim to be any size
-_MAX_BYTES = 50_000_000  # of a picture fetched from elsewhere
+_MAX_BYTES = 50_000_000  # of a picture's file
+_ELSEWHERE = ("http://", "https://")
 _SECONDS = 20  # to wait for one
 _SAVED_EVERY = 20  # batches
 
@@ -81,12 +82,14 @@ def _bytes(place: str, folder: Path) -> bytes | int:
     if not place:
         return MISSING
     try:
-        if place.startswith(("http://", "https://")):
+        if place.startswith(_ELSEWHERE):
             with urllib.request.urlopen(place, timeout=_SECONDS) as answer:
                 raw = answer.read(_MAX_BYTES + 1)
             return TOO_LARGE if len(raw) > _MAX_BYTES else raw
-        return (folder / place).read_bytes()
-    except (OSError, ValueError, urllib.error.URLError):
+        with (folder / place).open("rb") as file:
+            raw = file.read(_MAX_BYTES + 1)
+        return TOO_LARGE if len(raw) > _MAX_BYTES else raw
+    except (OSError, ValueError, http.client.HTTPException):  # URLError is an OSError
         return MISSING
 
 
@@ -119,6 +122,9 @@ def extract(
     about = {"extractor": extractor.identity, "pictures": _digest(places, folder, limit)}
     if work is not None:
         _take_up(work, about, vectors, state)
+        for row in np.flatnonzero(state == MISSING).tolist():
+            if places[row].startswith(_ELSEWHERE):  # the network may be back
+                state[row] = TODO
     todo = np.flatnonzero(state == TODO)
     for number, low in enumerate(range(0, len(todo), batch), start=1):
         rows = todo[low : low + batch]
@@ -167,7 +173,7 @@ def _take_up(
         if json.loads((work / "about.json").read_text("utf-8")) == about:
             vectors[:] = np.load(work / "vectors.npy", allow_pickle=False)
             state[:] = np.load(work / "state.npy", allow_pickle=False)
-    except (OSError, ValueError):  # none, or written half: begin anew
+    except (OSError, ValueError, EOFError):  # none, or written half: begin anew
         vectors[:], state[:] = 0, TODO
 
 

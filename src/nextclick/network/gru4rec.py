@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from nextclick.errors import ConfigError
-from nextclick.network.recommender import AllItemsRecommender, NeuralRecommender
+from nextclick.network.recommender import AllItemsRecommender, NeuralRecommender, check_correction
 from nextclick.sessions import Sessions
 from nextclick.settings import about
 
@@ -101,11 +100,7 @@ class GRU4Rec(NeuralRecommender):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.logq > 0 and (self.loss != "cross-entropy" or self.activation != "linear"):
-            raise ConfigError(
-                f"gru4rec: logq={self.logq:g} corrects a soft-max: it needs loss=cross-entropy and "
-                f"activation=linear, found {self.loss} and {self.activation}"
-            )
+        check_correction(self.name, self.logq, self.loss, self.activation)
 
     def _network(self, n_items: int) -> Network:
         from nextclick.network.encoders import GruEncoder
@@ -127,15 +122,11 @@ class GRU4Rec(NeuralRecommender):
         return in_a_step(batch, self.n_samples, self.hidden)
 
     def _objective(self, network: Network, sessions: Sessions, workers: Workers) -> Objective:
-        import torch
-
         from nextclick.network.objectives import SampledItems
         from nextclick.network.sampling import Lanes, NegativeSampler
 
-        support = sessions.support()
         return SampledItems(
-            network, Lanes(sessions, self.batch_size), NegativeSampler(support, self.alpha),
-            torch.from_numpy(support),
+            network, Lanes(sessions, self.batch_size), NegativeSampler(sessions.support(), self.alpha),
             loss=self.loss, n_samples=self.n_samples, momentum=self.momentum, order=self.order,
             activation=self.activation, elu=self.elu, regularisation=self.bpreg, logq=self.logq,
             workers=workers,

@@ -88,7 +88,6 @@ class SampledItems(Objective):
     that is in proportion to is taken off its score, the item's clicks for a lane's target and clicks^alpha
     for a sample, as the authors have it. (The logs of the expected numbers in a step differ from these by a
     constant for each kind; on YooChoose 1/64 they give 0.690 / 0.301 instead of 0.695 / 0.304.)
-    support: clicks of each item, [N];
     """
 
     def __init__(
@@ -96,7 +95,6 @@ class SampledItems(Objective):
         network: Network,
         lanes: Lanes,
         sampler: NegativeSampler,
-        support: Tensor,
         *,
         loss: str,
         n_samples: int,
@@ -121,7 +119,6 @@ class SampledItems(Objective):
         self.bias = None if network.bias is None else RowTable(network.bias)
         features = network.items.features
         self._of_features = {id(table): RowTable(table) for table in features.tables()} if features else {}
-        self._log_clicks = support.to(network.items.weight).clamp_(min=1).log_()  # [N]
         zero = network.items.weight.new_zeros(0, self.encoder.width)
         self.states = LaneStates([zero] * self.encoder.gru.num_layers, workers)
 
@@ -177,6 +174,5 @@ class SampledItems(Objective):
         offset = None if self.bias is None else self.bias.rows(candidates)[:, 0]
         if self.logq == 0:
             return offset
-        correction = -self.logq * self._log_clicks.index_select(0, candidates)
-        correction[n:] *= self.sampler.alpha
+        correction = -self.logq * self.sampler.log_drawn(candidates, n)
         return correction if offset is None else offset + correction

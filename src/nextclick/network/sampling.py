@@ -44,6 +44,7 @@ class NegativeSampler:
     def __init__(self, support: NDArray[np.int64], alpha: float) -> None:
         weights = np.where(support > 0, np.maximum(support, 1.0) ** alpha, 0.0)
         self.alpha, self.probability = alpha, weights / weights.sum()  # [N]
+        self._log_clicks = torch.from_numpy(support).to(torch.float32).clamp_(min=1).log_()  # [N]
         self._table = kernels.alias_table(weights)
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -51,6 +52,16 @@ class NegativeSampler:
         samples = np.empty(shape, np.int64)
         kernels.draw(*self._table, rng.random(samples.size), samples.reshape(-1))
         return samples
+
+    def log_drawn(self, candidates: Tensor, n: int) -> Tensor:
+        """Return the log of what candidates [K] are drawn in proportion to, [K].
+
+        n: the first candidates, lanes' next clicks, which come by their clicks; the others by clicks^alpha.
+        """
+        self._log_clicks = self._log_clicks.to(candidates.device)
+        logs = self._log_clicks.index_select(0, candidates)
+        logs[n:] *= self.alpha
+        return logs
 
 
 class Lanes:

@@ -57,7 +57,7 @@ class ParallelItems(Objective):
 
     Fixed subnets take part in the forward pass, without dropout, and get no gradient; rows that a step does
     not read stay as they are. The biases of items belong to every phase.  scores are put through
-    ``activation`` before the loss.
+    ``activation`` before the loss.  logq: as in SampledItems.
     """
 
     def __init__(
@@ -75,13 +75,14 @@ class ParallelItems(Objective):
         activation: str,
         elu: float,
         regularisation: float,
+        logq: float,
         workers: Workers,
     ) -> None:
         self.network: ParallelNetwork = network
         self.lanes, self.sampler, self.n_samples, self.order = lanes, sampler, n_samples, order
         self.strategy: Strategy = strategy
         self.stage, self.name, self.momentum, self.activation = stage, loss, momentum, activation
-        self.elu, self.regularisation, self.workers = elu, regularisation, workers
+        self.elu, self.regularisation, self.logq, self.workers = elu, regularisation, logq, workers
         self.n_pairs = lanes.n_pairs
         self._tables = {id(table): RowTable(table) for table in network.tables()}
         empty = [network.bias.new_zeros(0, subnet.hidden) for subnet in network.subnets]
@@ -111,7 +112,10 @@ class ParallelItems(Objective):
         if not bool(step.wanted.all()):
             wanted = step.wanted[of].to(device)
             columns, pairs = columns[wanted], int(step.wanted.sum())
-        scores = self._read(network.bias, candidates)[:, 0].expand(len(columns), -1)  # [P, K]
+        offset = self._read(network.bias, candidates)[:, 0]  # [K]
+        if self.logq > 0:
+            offset = offset - self.logq * self.sampler.log_drawn(candidates, n)
+        scores = offset.expand(len(columns), -1)  # [P, K]
         for k, vector in enumerate(vectors):
             if vector is None:
                 continue

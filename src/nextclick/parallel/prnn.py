@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nextclick.errors import ConfigError, DataError
 from nextclick.network.given import NewItems
-from nextclick.network.recommender import NeuralRecommender
+from nextclick.network.recommender import NeuralRecommender, check_correction
 from nextclick.sessions import Queries, Sessions
 from nextclick.settings import about
 
@@ -80,6 +80,9 @@ class PRNN(NeuralRecommender):
         default=0.5,
         metadata=about("additional samples are drawn by clicks^alpha; 0 uniform", low=0),
     )
+    logq: float = field(
+        default=0.0, metadata=about("strength of the correction for how often a candidate is drawn", low=0)
+    )
     bpreg: float = field(default=1.0, metadata=about("weight of bpr-max's score regularisation", low=0))
     activation: Literal["tanh", "linear", "elu"] = field(
         default="tanh", metadata=about("on the scores in training")
@@ -109,6 +112,7 @@ class PRNN(NeuralRecommender):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._weights(None)
+        check_correction(self.name, self.logq, self.loss, self.activation)
 
     @property
     def representations(self) -> list[str]:
@@ -172,20 +176,22 @@ class PRNN(NeuralRecommender):
             network, Lanes(sessions, self.batch_size), NegativeSampler(sessions.support(), self.alpha),
             strategy=self.strategy, stage=self._trained_subnet, loss=self.loss, n_samples=self.n_samples,
             momentum=self.momentum, order=self.order, activation=self.activation, elu=self.elu,
-            regularisation=self.bpreg, workers=workers,
+            regularisation=self.bpreg, logq=self.logq, workers=workers,
         )  # fmt: skip
 
     def _network(self, n_items: int) -> Any:
         from nextclick.network.sources import IdSource
-        from nextclick.parallel.network import ParallelNetwork, start
+        from nextclick.parallel.network import ParallelNetwork, Subnet, start
 
         wide = 3 * self.hidden
         if self.architecture in ("feature", "concatenated", "id"):
             network = ParallelNetwork(n_items, [self._whole(n_items)], "parallel", [1.0], self.dropout_hidden)
         else:
             merge: Any = self.architecture
-            subnets = [self._subnet("id", [IdSource(n_items, wide)])]
-            subnets += [self._subnet(name, [self._source(name)]) for name in self._given]
+            subnets = [Subnet("id", [IdSource(n_items, wide)], self.hidden)]
+            subnets += [
+                Subnet(name, [self._source(name)], self.hidden, self.embedded) for name in self._given
+            ]
             network = ParallelNetwork(
                 n_items, subnets, merge, self._weights(len(subnets)), self.dropout_hidden
             )
@@ -195,12 +201,14 @@ class PRNN(NeuralRecommender):
     def _whole(self, n_items: int) -> Subnet:
         """The one GRU of an architecture without parallel ones."""
         from nextclick.network.sources import IdSource
+        from nextclick.parallel.network import Subnet
 
         wide = self.embedded if self.embedded and self.architecture == "feature" else 3 * self.hidden
         sources: list[Any] = [] if self.architecture == "feature" else [IdSource(n_items, wide)]
         if self.architecture != "id":
             sources += [self._source(name) for name in self._given]
-        return self._subnet("+".join(self.representations), sources)
+        between = self.embedded if self.architecture == "feature" else 0
+        return Subnet("+".join(self.representations), sources, self.hidden, between)
 
     def _source(self, name: str) -> Any:
         from nextclick.network.sources import source_of
@@ -210,12 +218,6 @@ class PRNN(NeuralRecommender):
             name, self._given[name], self.embedded if between else 3 * self.hidden, self.fine_tuned,
             self.scale,
         )  # fmt: skip
-
-    def _subnet(self, name: str, sources: list[Any]) -> Subnet:
-        from nextclick.parallel.network import Subnet
-
-        between = self.embedded if "id" not in name.split("+") else 0
-        return Subnet(name, sources, self.hidden, between)
 
     def _weights(self, n: int | None) -> list[float]:
         """Read the setting ``weights``, for n subnets if that is known."""
