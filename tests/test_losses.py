@@ -105,6 +105,18 @@ def test_blocks_of_rows_make_one_whole(name: str, activation: str, monkeypatch: 
     assert torch.allclose(cut[1], whole[1], rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("outer", [1.0, 3.0])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_weight_is_on_the_gradients_alone(name: str, outer: float) -> None:
+    scores, target = torch.randn(4, 9, dtype=torch.float64), torch.randint(0, 9, (4,))
+    plain, weighed = (
+        value_and_gradient(scores, lambda leaf, of=of: outer * ranking_loss(name, leaf, target, **of))
+        for of in ({"scale": 0.5}, {"scale": 0.5, "weight": 0.25})
+    )
+    assert weighed[0].item() == pytest.approx(plain[0].item(), rel=1e-12)
+    assert torch.allclose(weighed[1], 0.25 * plain[1], rtol=1e-12, atol=0)
+
+
 def test_a_large_table_of_scores_in_blocks() -> None:
     """With the block as it is: 150 rows of 2,000 candidates are several blocks."""
     rows, columns = 150, 2000

@@ -97,13 +97,13 @@ _BLOCK = 1 << 16  # scores worked on together: what a loss needs besides them st
 class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, scores: Tensor, target: Tensor, scale: float, loss: Loss, regularisation: float,
-        activation: str, elu: float,
+        ctx: Any, scores: Tensor, target: Tensor, scale: float, weight: float, loss: Loss,
+        regularisation: float, activation: str, elu: float,
     ) -> Tensor:  # fmt: skip
         value, size = scores.new_zeros(()), len(scores)
         if scores.device.type == "cpu":
             size = -(-size // max(1, round(scores.numel() / _BLOCK)))
-        gradients = []
+        ctx.gradient = torch.empty_like(scores)
         for low in range(0, len(scores), max(1, size)):
             rows = slice(low, low + size)
             active = _activated(scores[rows], activation, elu)
@@ -113,14 +113,15 @@ class _Loss(torch.autograd.Function):
                 of_scores.mul_(1 - active * active)
             elif activation == "elu":
                 of_scores = torch.ops.aten.elu_backward(of_scores, elu, 1, 1, True, active)
-            gradients.append(of_scores.mul_(scale))
-        ctx.gradient = gradients[0] if len(gradients) == 1 else torch.cat(gradients or [scores])
+            torch.mul(of_scores, scale * weight, out=ctx.gradient[rows])
         return value * scale
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Any, ...]:
         gradient, ctx.gradient = ctx.gradient, None  # changed in place, so of use once
-        return gradient.mul_(outputs[0]), None, None, None, None, None, None
+        if not (gradient.device.type == "cpu" and outputs[0].item() == 1.0):  # a pass over all scores less
+            gradient.mul_(outputs[0])
+        return gradient, None, None, None, None, None, None, None
 
 
 def _activated(scores: Tensor, activation: str, elu: float) -> Tensor:
@@ -135,19 +136,21 @@ def ranking_loss(
     target: Tensor,
     *,
     scale: float = 1.0,
+    weight: float = 1.0,
     regularisation: float = 0.0,
     activation: str = "linear",
     elu: float = 1.0,
 ) -> Tensor:
     """Sum over the rows of a loss by its name in ``LOSSES``, times ``scale``; gradients reach the scores.
 
-    scores: [B, K] float;  target: [B] int64, the column of each row's target;  regularisation: of bpr-max;
+    scores: [B, K] float;  target: [B] int64, the column of each row's target;  weight: what the gradients,
+    and not the value, are multiplied by besides;  regularisation: of bpr-max;
     activation: "linear", "tanh" or "elu" (x above 0, elu * (exp(x) - 1) below), put on the scores first.
     Without a negative sample, K = 1, the loss is 0.
     """
     if scores.shape[1] == 1:  # the last lane of an epoch without additional samples
         return (scores * 0.0).sum()
     loss: Tensor = _Loss.apply(  # type: ignore[no-untyped-call]
-        scores, target, scale, LOSSES[name], regularisation, activation, elu
+        scores, target, scale, weight, LOSSES[name], regularisation, activation, elu
     )
     return loss

@@ -143,11 +143,9 @@ class SampledItems(Objective):
             sessions, columns, pairs = sessions[wanted], columns[wanted], int(step.wanted.sum())
         scores = sessions @ output if offset is None else torch.addmm(offset, sessions, output)  # [P, K]
         loss = losses.ranking_loss(
-            self.name, scores, columns, scale=1 / max(pairs, 1),
+            self.name, scores, columns, scale=1 / max(pairs, 1), weight=pairs / self.lanes.n_lanes,
             regularisation=self.regularisation, activation=self.activation, elu=self.elu,
         )  # fmt: skip
-        # The value stays the mean; its gradient has the share of the lanes that are predicted for.
-        loss = torch.lerp(loss.detach(), loss, pairs / self.lanes.n_lanes)
         return loss, pairs
 
     def optimizer(self, rate: float) -> torch.optim.Optimizer:

@@ -57,7 +57,8 @@ class ParallelItems(Objective):
 
     Fixed subnets take part in the forward pass, without dropout, and get no gradient; rows that a step does
     not read stay as they are. The biases of items belong to every phase.  scores are put through
-    ``activation`` before the loss.  logq: as in SampledItems.
+    ``activation`` before the loss.  Every next click has the same weight in the gradients, and logq means
+    the same, as in SampledItems.
     """
 
     def __init__(
@@ -123,11 +124,9 @@ class ParallelItems(Objective):
             chosen = vector if wanted is None else vector[wanted]
             scores = torch.addmm(scores, chosen, read(network.output[k], candidates).T)
         loss = losses.ranking_loss(
-            self.name, scores, columns, scale=1 / max(pairs, 1),
+            self.name, scores, columns, scale=1 / max(pairs, 1), weight=pairs / self.lanes.n_lanes,
             regularisation=self.regularisation, activation=self.activation, elu=self.elu,
         )  # fmt: skip
-        # The value stays the mean; every next click has the same weight in the gradients, as in SampledItems.
-        loss = torch.lerp(loss.detach(), loss, pairs / self.lanes.n_lanes)
         if phase.last:
             self.states.keep(self._after)
         return loss, pairs if phase.last else 0
