@@ -67,10 +67,15 @@ class Checkpoints:
         """Replace the checkpoint. Raises DataError when the disk is full."""
         from safetensors.torch import save_file
 
-        tensors = {name: tensor.contiguous() for name, tensor in state.tensors().items()}
+        tensors, there = {}, set()
+        for name, tensor in state.tensors().items():
+            place = tensor.untyped_storage().data_ptr()
+            # safetensors takes no two that share memory; copies of all would take as much as training does
+            tensors[name] = tensor.clone().contiguous() if place in there else tensor.contiguous()
+            there.add(place)
         meta = {"about": self.about, "history": json.dumps(history)}
         with new_file(self.file) as aside:
-            save_file({name: tensor.clone() for name, tensor in tensors.items()}, aside, meta)
+            save_file(tensors, aside, meta)
 
     def restore(self, state: State) -> list[dict[str, Any]]:
         """Bring a training to where the checkpoint was written; return its epochs, none without a file.
