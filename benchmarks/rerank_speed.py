@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from data import ready, write
-from nextclick import RRCRE, build
+from nextclick import build
 from nextclick.sessions import Sessions
 
 REQUESTS, WARM = 1000, 50
@@ -32,15 +32,18 @@ def main() -> None:
         requests = [dataset.vocabulary.ids_of(queries.prefix(int(row))) for row in rows]
         few: Sessions = dataset.train[-3000:]
         found = {}
-        for name, over in (
-            ("i2i-cf", [build("item-knn", {"preset": "i2i-cf"})]),
-            ("vs-knn", [build("vs-knn")]),
-            ("vs-knn and i2i-cf", [build("vs-knn"), build("item-knn", {"preset": "i2i-cf"})]),
+        i2i, paper = {"preset": "i2i-cf"}, {"preset": "paper"}
+        for name, over, values in (
+            ("i2i-cf", [build("item-knn", i2i)], {}),
+            ("vs-knn", [build("vs-knn")], {}),
+            ("vs-knn, preset=paper", [build("vs-knn")], paper),
+            ("stamp", [build("stamp", {"epochs": 1})], {}),
+            ("vs-knn and i2i-cf", [build("vs-knn"), build("item-knn", i2i)], {}),
         ):
             for one in over:
                 one.fit(dataset.train)
-            model = RRCRE(over, epochs=1, held_out="none", scored=len(over) > 1)
-            model.fit(few)
+            settings = {**values, "epochs": 1, "held_out": "none"}  # fitted as little as speed needs
+            model = build("rrcre", settings, generators=over).fit(few)
             seconds = np.empty((REQUESTS + WARM, 2))
             for n, request in enumerate(requests):
                 start = time.perf_counter()
