@@ -261,6 +261,16 @@ def test_residual_training_begins_as_the_ids_alone_and_leaves_them_fixed() -> No
     assert stages == ["training-id"] * 2 + ["training-text"] * 2 + ["training-image"] * 2
 
 
+def test_each_stage_draws_samples_of_its_own() -> None:
+    model = fitted()
+    drawn = [
+        next(iter(objective(model, TRAIN, strategy="residual", stage=stage).batches(1, 1)))[0].samples
+        for stage in (0, 1, 1, 2)
+    ]
+    assert torch.equal(drawn[1], drawn[2])
+    assert not any(torch.equal(drawn[a], drawn[b]) for a, b in ((0, 1), (0, 3), (1, 3)))
+
+
 def test_the_loss_falls_with_each_subnet_that_is_added() -> None:
     model = fitted(strategy="residual", epochs=6)
     losses = [epoch["loss"] for epoch in model.facts["epochs"]]

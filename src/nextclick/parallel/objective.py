@@ -92,7 +92,8 @@ class ParallelItems(Objective):
         self._after: list[Tensor] = []
 
     def batches(self, seed: int, epoch: int) -> Iterator[tuple[Step, Phase]]:
-        rng = np.random.default_rng([seed, epoch])
+        # Later stages draw other samples than the first, which draws as a network of the ids alone.
+        rng = np.random.default_rng([seed, epoch, *[self.stage] * (self.stage > 0)])
         n = len(self.lanes.sessions)
         order = np.arange(n) if self.order == "time" else rng.permutation(n)
         of_epoch = phases(self.strategy, len(self.network.subnets), epoch, self.stage)
