@@ -1,7 +1,6 @@
-"""Accuracy of the trained models beside the published figures: results/neural_DATASET.json, row by row.
+"""Accuracy of NARM as published beside the published figures: results/neural_DATASET.json.
 
     python benchmarks/neural_accuracy.py yoochoose64
-    python benchmarks/neural_accuracy.py diginetica narm
 
 Fitted on the training part, whose latest tenth of sessions chooses the epoch; tested on every click t >= 2
 of every test session, all training items ranked, unseen targets as misses. A row that stands in the result
@@ -17,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from data import RESULTS, ready, write
+from data import RESULTS, ready, show, write
 from nextclick import build, evaluate
 from nextclick.models import find
 from nextclick.settings import parse
@@ -28,24 +27,8 @@ PUBLISHED: dict[str, dict[str, tuple[float, float, str]]] = {
         "yoochoose64": (0.6832, 0.2876, "Li et al. 2017, table 3"),
         "diginetica": (0.5015, 0.1599, RRCRE),
     },
-    "bpr-mf": {"yoochoose64": (0.3131, 0.1208, "Li et al. 2017, table 3")},
-    "fpmc": {"yoochoose64": (0.4562, 0.1501, "Li et al. 2017, table 3")},
-    "stamp": {
-        "yoochoose64": (0.6874, 0.2967, "Liu et al. 2018, as quoted by Wu et al. 2019 (SR-GNN)"),
-        "diginetica": (0.4834, 0.1588, RRCRE),
-    },
 }
-ROWS: list[tuple[str, str]] = [
-    ("bpr-mf", "defaults"),
-    ("bpr-mf", "preset=paper"),
-    ("fpmc", "defaults"),
-    ("fpmc", "preset=paper"),
-    ("stamp", "preset=paper"),
-    ("stamp", "defaults"),  # the rate halved after each epoch: what the constant one loses
-    ("narm", "preset=paper"),
-    ("narm", "epochs=5"),
-    ("narm", "defaults"),
-]
+ROWS: list[tuple[str, str]] = [("narm", "preset=paper")]
 
 
 def main() -> None:
@@ -85,18 +68,6 @@ def main() -> None:
 
 def measured(file: Path) -> list[dict[str, Any]]:
     return json.loads(file.read_text("utf-8"))["rows"] if file.exists() else []
-
-
-def show() -> Any:
-    """Print what is going on every ten seconds."""
-    last = [time.perf_counter()]
-
-    def tell(what: str, done: int, total: int) -> None:
-        if time.perf_counter() - last[0] > 10:
-            last[0] = time.perf_counter()
-            print(f"{what} ({done / total:.0%})", file=sys.stderr, flush=True)
-
-    return tell
 
 
 if __name__ == "__main__":
