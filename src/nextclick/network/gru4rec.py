@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from nextclick.network.recommender import AllItemsRecommender, NeuralRecommender, check_correction
+from nextclick.errors import ConfigError
+from nextclick.network.recommender import AllItemsRecommender, NeuralRecommender
 from nextclick.sessions import Sessions
 from nextclick.settings import about
 
@@ -14,6 +15,15 @@ if TYPE_CHECKING:
     from nextclick.network.scoring import Network
     from nextclick.network.training import Objective
     from nextclick.network.workers import Workers
+
+
+def check_correction(model: str, logq: float, loss: str, activation: str) -> None:
+    """Raise ConfigError for a correction of how often items are drawn where there is no soft-max."""
+    if logq > 0 and (loss != "cross-entropy" or activation != "linear"):
+        raise ConfigError(
+            f"{model}: logq={logq:g} corrects a soft-max: it needs loss=cross-entropy and "
+            f"activation=linear, found {loss} and {activation}"
+        )
 
 
 @dataclass(kw_only=True, eq=False)

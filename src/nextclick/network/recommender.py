@@ -150,15 +150,6 @@ class TrainedRecommender(Recommender):
         return 0
 
 
-def check_correction(model: str, logq: float, loss: str, activation: str) -> None:
-    """Raise ConfigError for a correction of how often items are drawn where there is no soft-max."""
-    if logq > 0 and (loss != "cross-entropy" or activation != "linear"):
-        raise ConfigError(
-            f"{model}: logq={logq:g} corrects a soft-max: it needs loss=cross-entropy and "
-            f"activation=linear, found {loss} and {activation}"
-        )
-
-
 @dataclass(kw_only=True, eq=False)
 class NeuralRecommender(TrainedRecommender, IndexedRecommender):
     """Base of the networks that score every item from the prefix.

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from nextclick.errors import ConfigError, DataError
 from nextclick.network.given import NewItems
-from nextclick.network.recommender import NeuralRecommender, check_correction
+from nextclick.network.gru4rec import check_correction
+from nextclick.network.recommender import NeuralRecommender
 from nextclick.sessions import Queries, Sessions
 from nextclick.settings import about
 
