@@ -578,9 +578,7 @@ def test_held_out_copies_read_the_features_that_the_generator_reads(monkeypatch:
     monkeypatch.setattr(nextclick.NARM, "fit", watched)
     RRCRE(narm, **SMALL).fit(TRAIN)
     assert np.array_equal(given[0].of(TRAIN.vocabulary)["image"].values, vectors)
-    RRCRE(nextclick.NARM(epochs=1, dim=4, hidden=4, batch_size=64).fit(TRAIN, features=None), **SMALL).fit(
-        TRAIN
-    )
+    RRCRE(narm.fit(TRAIN, features=None), **SMALL).fit(TRAIN)
     assert given[-1] is None
 
 

@@ -86,8 +86,8 @@ class SampledItems(Objective):
     order: "time", the sessions as they are, or "random";  activation: on the scores, "linear", "tanh" or
     "elu" with ``elu``;  logq: strength of the correction for how often a candidate is drawn: the log of what
     that is in proportion to is taken off its score, the item's clicks for a lane's target and clicks^alpha
-    for a sample, as the authors have it. (The logs
-    of the expected numbers in a step differ from these by a constant for each kind.)
+    for a sample, as the authors have it. (The logs of the expected numbers in a step differ from these by a
+    constant for each kind.)
     """
 
     def __init__(
