@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import nextclick
+import nextclick.demo
 from nextclick import MODELS
 from nextclick.cli import COMMANDS, main
 
@@ -467,6 +468,22 @@ def test_demo_makes_everything(tmp_path: Path) -> None:
     assert "recall@20 over vs-knn" in page
     assert figures["vs-knn"] > figures["pop"] + 0.2
     assert "exists already" in refused_demo(tmp_path / "demo", *small)
+
+
+def test_the_full_demo_sees_the_thumbnails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ranks new products, and the report names what has read the pictures."""
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("PIL")
+    monkeypatch.setattr(nextclick.demo, "FULL", {"prnn": {**nextclick.demo.FULL["prnn"], "epochs": 1}})
+    monkeypatch.setattr(nextclick.demo, "PASSES", 1)
+    ok("demo", "--full", "--out", tmp_path / "demo", "--set", "sessions=1000", "--set", "products=300")
+    report = json.loads((tmp_path / "demo" / "report.json").read_text("utf-8"))
+    assert report["unseen"] == "features"
+    features = nextclick.Features.load(tmp_path / "demo" / "features")
+    assert report["items"] > nextclick.load(tmp_path / "demo" / "models" / "prnn").n_items
+    assert report["models"][-1]["features"] == [features.describe("image")]
+    page = (tmp_path / "demo" / "report.html").read_text("utf-8")
+    assert "prnn reads image: 128 columns, read by own (four convolutions" in page
 
 
 def test_the_demo_does_without_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

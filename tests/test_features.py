@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 import nextclick
 from nextclick import ArtifactError, ConfigError, DataError, Features, Images, ItemTable, build_features
 from nextclick.cli import main
-from nextclick.features import Dense, images, own, text
+from nextclick.features import Dense, images, own, picture, text
 from nextclick.features.store import one_after_the_other
 from nextclick.sessions import Vocabulary
 
@@ -614,6 +614,23 @@ def test_similar_items_as_a_picture(desk: Path) -> None:
     assert like.exit_code == 0, like.output
     first, second = (Features.load(desk / name).representations["image"].dense() for name in ("pic", "pic2"))
     assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_titles_in_other_scripts_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """With a font of the system's, letters are told apart; without one they are question marks."""
+    if not known:
+        monkeypatch.setattr(picture, "_FONTS", ())
+    features = Features(
+        Vocabulary(["a", "b"]), {"image": Dense(np.eye(2, 3, dtype=np.float32), np.ones(2, np.bool_))}
+    )
+    drawn = []
+    for title in ("\u0416\u0435\u043d\u044f", "\u041c\u0430\u0448\u0430"):
+        picture.draw_neighbours(features, ["a"], "image", tmp_path / "near.png", k=1, titles={"a": title})
+        drawn.append((tmp_path / "near.png").read_bytes())
+    assert (drawn[0] != drawn[1]) == (picture._font() is not None)
 
 
 def test_a_failed_making_leaves_nothing(desk: Path) -> None:

@@ -416,6 +416,8 @@ def test_a_residual_training_goes_on_from_its_second_stage(tmp_path: Path) -> No
         ({"weights": "1,x"}, BOTH, ConfigError, "write numbers"),
         ({"weights": "1,nan,2"}, BOTH, ConfigError, "write numbers"),
         ({"weights": "1,2"}, BOTH, ConfigError, "3 subnets: id, text, image"),
+        ({"weights": "1,2", "architecture": "concatenated"}, BOTH, ConfigError, "is one GRU; leave weights"),
+        ({"embedded": 4, "architecture": "concatenated"}, BOTH, ConfigError, "concatenated has none"),
         ({}, Features(Vocabulary(["x"]), {"image": dense_of(1, 2, 1)}), DataError, "none is among those"),
     ],
 )

@@ -11,8 +11,10 @@ from typing import Any
 
 from nextclick.dataset import Dataset
 from nextclick.evaluation import evaluate
+from nextclick.features import Features, Images, build_features
 from nextclick.files import new_directory, write_json
-from nextclick.models import build, takes_generators
+from nextclick.filters import ItemTable
+from nextclick.models import build, find, takes_generators
 from nextclick.prepare import prepare
 from nextclick.recommender import Recommender
 from nextclick.results import Report
@@ -33,7 +35,16 @@ NETWORKS: Mapping[str, Settings] = {
     "narm": {"dim": 50, "hidden": 50, "epochs": 3, "learning_rate": 0.005},
     "rrcre": {"dim": 32, "k": 50},
 }
-FULL: Mapping[str, Settings] = {"narm": {"epochs": 6}, "blend": {}, "rrcre": {}}
+FULL: Mapping[str, Settings] = {
+    "narm": {"epochs": 6},
+    "blend": {},
+    "rrcre": {},
+    "prnn": {
+        "strategy": "interleaving", "weights": "1,0.3", "loss": "cross-entropy", "logq": 1.0,
+        "activation": "linear", "batch_size": 200, "n_samples": 512, "learning_rate": 0.05, "epochs": 8,
+    },
+}  # fmt: skip
+PASSES = 5  # over the thumbnails, in training what sees them
 HOLDOUT = "3d"  # the newcomers of the last three days meet models that have never seen them
 
 
@@ -58,9 +69,10 @@ def run(
     """Simulate a shop, prepare its log, fit recommenders, compare them, write the report.
 
     Everything lands in ``out``: shop/ (clicks, items, thumbnails, truth), data/ (prepared sessions),
-    models/NAME, report.html, report.json; all of it or nothing.  Where PyTorch is not installed the networks,
-    and what re-ranks, are left out, and it is said.
-    full: train the networks as long as they are trained by default;  say: told what is being done.
+    models/NAME, report.html, report.json, with ``full`` features/ of the thumbnails; all of it or nothing.
+    Where PyTorch is not installed the networks, and what re-ranks, are left out, and it is said.
+    full: train the networks as long as they are trained by default, and p-RNN on ids and thumbnails, so that
+    products that nobody has clicked are ranked too;  say: told what is being done.
     Raises DataError when ``out`` exists and is not to be overwritten, and MissingExtraError where the
     packages that draw the report are not installed.
     """
@@ -87,19 +99,28 @@ def run(
         say(
             f"  {len(dataset.train):,} sessions to fit on, {len(dataset.test):,} to test on (the last 3 days)"
         )
+        features = None
+        if any(find(name).wants_features for name in chosen):
+            with step("reading its pictures"):
+                features = _features(aside / "shop")
+                features.save(aside / "features")
+            say(f"  {features.describe('image')}")
         models: dict[str, Recommender] = {}
         for part in (MODELS, {name: chosen[name] for name in chosen if name not in MODELS}):
             if part:
                 with step(f"fitting {', '.join(part)}"):
                     for name, values in part.items():
-                        models[name] = _fitted(name, values, models, dataset)
+                        models[name] = _fitted(name, values, models, dataset, features)
             else:
                 say("  without PyTorch no network: pip install 'nextclick[neural]' adds narm and rrcre")
         with step("evaluating them"):
             for name, model in models.items():
                 model.save(aside / "models" / name)
             paths = {name: str(out / "models" / name) for name in models}
-            report = evaluate(models, dataset.test, dataset="demo shop", paths=paths)
+            report = evaluate(
+                models, dataset.test, dataset="demo shop", paths=paths, features=features,
+                unseen="miss" if features is None else "features",
+            )  # fmt: skip
         with step("writing the report"):
             write_json(aside / "report.json", report.to_json())
             over = [name for name in models if takes_generators(name)]
@@ -108,9 +129,22 @@ def run(
     return Demo(out, dataset, report, seconds)
 
 
-def _fitted(name: str, values: Settings, others: Mapping[str, Recommender], dataset: Dataset) -> Recommender:
+def _features(shop: Path) -> Features:
+    """What a small network, trained on the thumbnails themselves, sees on those of all products."""
+    items = ItemTable.read(shop / "items.parquet")
+    return build_features(items, pictures=Images("image", shop, "own", epochs=PASSES))
+
+
+def _fitted(
+    name: str,
+    values: Settings,
+    others: Mapping[str, Recommender],
+    dataset: Dataset,
+    features: Features | None,
+) -> Recommender:
     generators = [others[one] for one in GENERATORS] if takes_generators(name) else []
-    return build(name, values, generators=generators).fit(dataset.full)
+    model = build(name, values, generators=generators)
+    return model.fit(dataset.full, features=features if model.wants_features else None)
 
 
 class _Step:

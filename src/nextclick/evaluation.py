@@ -204,6 +204,7 @@ def _result(model: Recommender, answer: Answer, means: NDArray[np.float64], even
         latency_p99_ms=0.0,
         items_left=None if effect is None else float(effect.left.mean()),
         targets_forbidden=None if effect is None else int(effect.forbidden.sum()),
+        features=tuple(model.facts.get("features", {}).get("read", {}).values()),
     )
 
 

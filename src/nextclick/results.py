@@ -27,7 +27,8 @@ class ModelResult:
     metrics: by name, for example "recall@20";  intervals: (low, high) 95% bounds of the same;  slices:
     by kind ("prefix length", "target popularity", "target");  settings: the model's own;  latency: seconds
     of one request at the 50th and 99th percentile, ids in, ids out;  items_left: how many items the rules in
-    force leave to a prefix, on average;  targets_forbidden: how many targets they forbid; None without rules.
+    force leave to a prefix, on average;  targets_forbidden: how many targets they forbid; None without rules;
+    features: what it reads of items besides their ids, a line for each representation.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ModelResult:
     latency_p99_ms: float
     items_left: float | None = None
     targets_forbidden: int | None = None
+    features: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ class Report:
                     "path": result.path,
                     "model": result.model,
                     "settings": dict(result.settings),
+                    "features": list(result.features),
                     **result.metrics,
                     "predictions_per_second": result.predictions_per_second,
                     "latency_p50_ms": result.latency_p50_ms,

@@ -27,7 +27,11 @@ from nextclick.errors import ConfigError
     metavar="NAME=VALUE",
     help="Change the shop, for example sequence=0 or seed=2; repeat for more.",
 )
-@click.option("--full", is_flag=True, help="Train the networks for longer, a few minutes in all.")
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Train the networks for longer, and one that sees the thumbnails; a few minutes in all.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the folder if it exists.")
 def demo(out: Path, assignments: tuple[str, ...], full: bool, overwrite: bool) -> None:
     """Make a small shop with its visitors, compare recommenders on it, write a report. Needs no data.
@@ -35,7 +39,8 @@ def demo(out: Path, assignments: tuple[str, ...], full: bool, overwrite: bool) -
     The shop is simulated: about 2,000 products and 60,000 sessions over 30 days, the same ones each time
     for the same seed. What signal is in it is documented; an oracle that knows the visitors' intents tells
     what the best possible recommender would score. With PyTorch a network, narm, is among them, and rrcre,
-    which puts the candidates of vs-knn and narm into a better order.
+    which puts the candidates of vs-knn and narm into a better order. --full adds prnn, which sees the
+    products' thumbnails through a small network trained on them and so can rank products that are new.
 
     \b
     Example:

@@ -15,6 +15,8 @@ from nextclick.sessions import ItemId
 
 _TILE, _TEXT, _EDGE = 160, 48, 12  # pixels of a thumbnail, of the words below it, around both
 _INK, _MUTED, _PAPER = "#1f2328", "#6e7781", "white"
+# Of fonts that most systems have one of; the earlier ones know more scripts.
+_FONTS = ("NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arialuni.ttf", "DejaVuSans.ttf", "arial.ttf")
 
 
 def draw_neighbours(
@@ -38,7 +40,7 @@ def draw_neighbours(
     rows = [[(item, 1.0), *features.neighbours(item, name, k)] for item in items]
     wide = _EDGE + (k + 1) * (_TILE + _EDGE)
     canvas = Image.new("RGB", (wide, _EDGE + len(rows) * (_TILE + _TEXT + _EDGE)), _PAPER)
-    draw = ImageDraw.Draw(canvas)
+    draw, font = ImageDraw.Draw(canvas), _font()
     for y, row in enumerate(rows):
         top = _EDGE + y * (_TILE + _TEXT + _EDGE)
         for x, (item, cosine) in enumerate(row):
@@ -50,9 +52,8 @@ def draw_neighbours(
                 draw.rectangle((left, top, left + _TILE, top + _TILE), outline=_MUTED)
             said = (titles or {}).get(item, "")
             lines = [str(item) if x == 0 else f"{item}  {cosine:.2f}", *textwrap.wrap(said, 26)[:2]]
-            draw.multiline_text(
-                (left, top + _TILE + 4), _printable("\n".join(lines)), fill=_INK if x == 0 else _MUTED
-            )
+            words = "\n".join(lines) if font else _latin("\n".join(lines))
+            draw.multiline_text((left, top + _TILE + 4), words, _INK if x == 0 else _MUTED, font)
     raw = io.BytesIO()
     canvas.save(raw, "PNG")
     with new_file(path) as aside:
@@ -66,6 +67,18 @@ def _thumbnail(item: ItemId, pictures: tuple[dict[ItemId, str], Path] | None) ->
     return None if isinstance(found, int) else found
 
 
-def _printable(text: str) -> str:
+def _font() -> Any:
+    """Return letters of the system's, None where it has none of those that are known."""
+    from PIL import ImageFont
+
+    for name in _FONTS:
+        try:
+            return ImageFont.truetype(name, 11)
+        except OSError:
+            continue
+    return None
+
+
+def _latin(text: str) -> str:
     """Pillow's own letters are Latin; others become question marks rather than an error."""
     return text.encode("latin-1", "replace").decode("latin-1")

@@ -229,8 +229,10 @@ class Features:
         per_item = ""
         if isinstance(of_items, Sparse):
             per_item = f", {len(of_items.columns) / max(1, len(of_items)):.2f} non-zero per item"
+        extractor = self.about.get(name, {}).get("extractor")
+        by = f", read by {extractor}" if extractor else ""
         none = f", {missing:,} items without" if missing else ""
-        return f"{name}: {of_items.width:,} columns{per_item}{none}"
+        return f"{name}: {of_items.width:,} columns{per_item}{by}{none}"
 
     @cached_property
     def fingerprint(self) -> str:

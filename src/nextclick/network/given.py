@@ -22,7 +22,8 @@ _SAVED = "features."
 def told(features: Features, given: Given) -> dict[str, Any]:
     """Say what features a model was fitted with, for its facts."""
     without = {name: int((~of_items.present).sum()) for name, of_items in given.items()}
-    return {"fingerprint": features.fingerprint, "items_without": without}
+    read = {name: features.describe(name) for name in given}
+    return {"fingerprint": features.fingerprint, "items_without": without, "read": read}
 
 
 def arrays_of(given: Given) -> dict[str, NDArray[Any]]:

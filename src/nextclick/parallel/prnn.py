@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from nextclick.network.workers import Workers
     from nextclick.parallel.network import ParallelNetwork, Subnet
 
+ONE_GRU = ("feature", "concatenated", "id")
+"""Architectures without subnets side by side."""
+
 
 @dataclass(kw_only=True, eq=False)
 class PRNN(NeuralRecommender):
@@ -113,6 +116,16 @@ class PRNN(NeuralRecommender):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._weights(None)
+        if self.weights.strip() and self.architecture in ONE_GRU:
+            raise ConfigError(
+                f"prnn: weights={self.weights!r} weigh subnets, and architecture={self.architecture} is one "
+                "GRU; leave weights out, or choose parallel, shared or interaction"
+            )
+        if self.embedded and self.architecture in ("id", "concatenated"):
+            raise ConfigError(
+                f"prnn: embedded={self.embedded} is a layer before the GRU of features alone, and "
+                f"architecture={self.architecture} has none; leave it out, or choose another architecture"
+            )
         check_correction(self.name, self.logq, self.loss, self.activation)
 
     @property
@@ -185,7 +198,7 @@ class PRNN(NeuralRecommender):
         from nextclick.parallel.network import ParallelNetwork, Subnet, start
 
         wide = 3 * self.hidden
-        if self.architecture in ("feature", "concatenated", "id"):
+        if self.architecture in ONE_GRU:
             network = ParallelNetwork(n_items, [self._whole(n_items)], "parallel", [1.0], self.dropout_hidden)
         else:
             merge: Any = self.architecture
@@ -204,21 +217,17 @@ class PRNN(NeuralRecommender):
         from nextclick.network.sources import IdSource
         from nextclick.parallel.network import Subnet
 
-        wide = self.embedded if self.embedded and self.architecture == "feature" else 3 * self.hidden
+        wide = 3 * self.hidden
         sources: list[Any] = [] if self.architecture == "feature" else [IdSource(n_items, wide)]
         if self.architecture != "id":
             sources += [self._source(name) for name in self._given]
-        between = self.embedded if self.architecture == "feature" else 0
-        return Subnet("+".join(self.representations), sources, self.hidden, between)
+        return Subnet("+".join(self.representations), sources, self.hidden, self.embedded)
 
     def _source(self, name: str) -> Any:
         from nextclick.network.sources import source_of
 
-        between = self.embedded and self.architecture != "concatenated"
-        return source_of(
-            name, self._given[name], self.embedded if between else 3 * self.hidden, self.fine_tuned,
-            self.scale,
-        )  # fmt: skip
+        wide = self.embedded or 3 * self.hidden
+        return source_of(name, self._given[name], wide, self.fine_tuned, self.scale)
 
     def _weights(self, n: int | None) -> list[float]:
         """Read the setting ``weights``, for n subnets if that is known."""

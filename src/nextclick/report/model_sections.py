@@ -273,8 +273,11 @@ def measured(findings: Findings) -> list[Html]:
     parts += [
         element("h3", "Settings"),
         markup.table("Settings of each model", ["Name", "Model", "Settings"], rows),
-        paragraph(f"Made with nextclick {__version__}.", class_="hint"),
     ]
+    reading = [f"{result.name} reads {of}" for result in report.models for of in result.features]
+    if reading:
+        parts += [element("h3", "Item features"), markup.items(reading)]
+    parts.append(paragraph(f"Made with nextclick {__version__}.", class_="hint"))
     return parts
 
 
