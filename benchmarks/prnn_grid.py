@@ -5,6 +5,7 @@
     python benchmarks/prnn_grid.py shop-texts 1,2,3         titles and descriptions instead of pictures
     python benchmarks/prnn_grid.py beauty --tune            settings of each row, on the validation sessions
     python benchmarks/prnn_grid.py beauty 1,2,3,4,5         with those settings
+    python benchmarks/prnn_grid.py beauty-shuffled 1,2,3,4,5    every item with the features of another one
     python benchmarks/prnn_grid.py eshop --tune
     python benchmarks/prnn_grid.py eshop 1,2,3,4,5
     python benchmarks/prnn_grid.py shop 1 --large           tables 3 and 4: 500+500 units against 1,000
@@ -46,20 +47,22 @@ from nextclick.shop import ShopConfig, simulate
 WORK = Path(os.environ.get("NEXTCLICK_WORK", ROOT / "benchmarks" / "work"))
 # Chosen on the shop's validation sessions; rows that read no features are as they would be at any scale.
 SETTINGS: dict[str, Any] = {
-    "loss": "cross-entropy", "activation": "linear", "batch_size": 200, "n_samples": 512,
+    "loss": "cross-entropy", "logq": 1.0, "activation": "linear", "batch_size": 200, "n_samples": 512,
     "learning_rate": 0.05, "dropout_hidden": 0.2, "epochs": 8, "scale": 10.0,
 }  # fmt: skip
-# What --tune tries on every row: as many changes for each, the last two by what the row has.
-CHANGES = ("", "epochs=16", "epochs=16 dropout_hidden=0.5", "epochs=16 dropout_hidden=0.7")
-OF_ONE = ("epochs=32 dropout_hidden=0.7", "epochs=16 dropout_hidden=0.5 learning_rate=0.1")
-OF_SEVERAL = ("epochs=16 dropout_hidden=0.5 weights=1,0.3", "epochs=16 dropout_hidden=0.7 weights=1,0.3")
+# What --tune tries on every row: as many changes for each, the last by what the row has.
+CHANGES = ("epochs=16", "epochs=16 dropout_hidden=0.5", "epochs=16 dropout_hidden=0.7")
+OF_ONE = ("epochs=8 dropout_hidden=0.5",)
+OF_SEVERAL = ("epochs=16 dropout_hidden=0.7 weights=1,0.3",)
 ARCHITECTURES, STRATEGIES = (
     ("parallel", "interaction", "shared"),
     ("residual", "interleaving", "simultaneous", "alternating"),
 )
 SHORT = ("item-knn", "ID only (100)", "ID only (200)", "parallel (residual)", "parallel (interleaving)")
-ON_LOGS = (*SHORT, "feature", "parallel (alternating)", "parallel (simultaneous)", "shared (simultaneous)")
-TUNED = ("beauty", "eshop")
+ON_LOGS = (*SHORT, "feature", "parallel (alternating)", "parallel (simultaneous)")
+TUNED = {"beauty": "beauty", "beauty-shuffled": "beauty", "eshop": "eshop"}
+"""Data that are measured with settings chosen for each row, and whose."""
+NO_SIGNAL = ("shop-no-image", "beauty-shuffled")
 Row = tuple[str, str, dict[str, Any], bool]  # label, model, settings, whether features are given
 
 
@@ -105,6 +108,14 @@ def beauty(folder: Path) -> tuple[Dataset, Features]:
     return data, kept(folder, lambda: build_features(items, text_columns=["text"]))
 
 
+def shuffled(folder: Path) -> tuple[Dataset, Features]:
+    """Beauty, where every item has the features of another one: as many and as rich, and of no use."""
+    data, features = beauty(folder)
+    rows = np.random.default_rng(1).permutation(len(features))
+    others = {name: of_items.take(rows) for name, of_items in features.representations.items()}
+    return data, Features(features.items, others, features.about)
+
+
 def eshop(folder: Path) -> tuple[Dataset, Features]:
     import duckdb
 
@@ -138,6 +149,7 @@ DATA: dict[str, Any] = {
     "shop-no-image": lambda folder: shop(folder, 0.0),
     "shop-texts": lambda folder: shop(folder, 1.0, texts=True),
     "beauty": beauty,
+    "beauty-shuffled": shuffled,
     "eshop": eshop,
 }
 
@@ -291,11 +303,12 @@ def tune(name: str) -> None:
 
 def tuned(name: str) -> dict[str, dict[str, Any]]:
     """The settings that --tune chose for each row; none for the data that SETTINGS were chosen on."""
-    file = RESULTS / f"prnn_tuned_{name}.json"
     if name not in TUNED:
         return {}
+    file = RESULTS / f"prnn_tuned_{TUNED[name]}.json"
     if not file.exists():
-        sys.exit(f"no {file.relative_to(ROOT)}; make it with: python benchmarks/prnn_grid.py {name} --tune")
+        made = f"python benchmarks/prnn_grid.py {TUNED[name]} --tune"
+        sys.exit(f"no {file.relative_to(ROOT)}; make it with: {made}")
     rows = json.loads(file.read_text("utf-8"))["rows"]
     return {row["row"]: parse(find("prnn"), row["change"].split()) for row in rows}
 
@@ -307,7 +320,7 @@ def with_values(row: Row, values: dict[str, Any]) -> Row:
 
 def chosen_rows(name: str, large: bool) -> list[Row]:
     """The rows of the grid that are measured on these data."""
-    short = SHORT if name == "shop-no-image" else ON_LOGS if name in TUNED else None
+    short = SHORT if name in NO_SIGNAL else ON_LOGS if name in TUNED else None
     return [row for row in rows(large) if short is None or large or row[0] in short]
 
 
@@ -332,7 +345,7 @@ def main() -> None:
     SETTINGS.update(parse(find("prnn"), [word for word in words if "=" in word]))
     data, features = DATA[name](WORK / name)
     fitted, test = (data.train, data.validation) if validation else (data.full, data.test)
-    signal, baseline = name != "shop-no-image", f"ID only ({1000 if large else 200})"
+    signal, baseline = name not in NO_SIGNAL, f"ID only ({1000 if large else 200})"
     changes = {} if validation or large else tuned(name)
     part = f"{'validation' if validation else 'test'}{'-large' * large}"
     measured: dict[str, list[Any]] = {}

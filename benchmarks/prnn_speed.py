@@ -33,6 +33,7 @@ from nextclick.features import Dense, Sparse
 WORK = Path(os.environ.get("NEXTCLICK_WORK", ROOT / "benchmarks" / "work")) / "speed"
 COLUMNS, ITEMS, ENTRIES, EVENTS = 1_000_000, 339_055, 5.4, 200_000
 LIMIT = 6 << 30  # bytes
+STRATEGIES = ("simultaneous", "alternating", "residual", "interleaving")
 
 
 def parallel() -> dict[str, Any]:
@@ -47,11 +48,11 @@ def parallel() -> dict[str, Any]:
     seconds: dict[str, list[float]] = {}
     for turn in range(4):
         for name, of_items in given.items():
-            for strategy in ("simultaneous", "alternating", "interleaving") if of_items else ("-",):
+            for strategy in STRATEGIES if of_items else ("-",):
                 values = {"architecture": "id"} if of_items is None else {"strategy": strategy}
                 features = None if of_items is None else Features(sessions.vocabulary, {"given": of_items})
-                # Two passes of alternating training, one for each subnet, count as two epochs.
-                passes = 2 if strategy == "alternating" else 1
+                # Two passes of alternating or residual training, one for each subnet, count as two epochs.
+                passes = 2 if strategy in ("alternating", "residual") else 1
                 found = epoch_seconds(values, sessions, features) / passes
                 if turn:
                     seconds.setdefault(f"{name}, {strategy}" if of_items else name, []).append(found)
