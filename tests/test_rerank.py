@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -436,6 +437,13 @@ def test_candidates_are_made_once_and_refused_when_changed(
         with pytest.raises(AssertionError, match="asked again"):  # of a generator that has learnt otherwise
             lists_of(nextclick.Markov(decay="same").fit(TRAIN), "none", tmp_path)
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == [place]  # nothing half made
+    later = dataclasses.replace(TRAIN, times=TRAIN.times[::-1].copy())
+    with monkeypatch.context() as patched:
+        lists_of(generator, "folds", tmp_path)
+        patched.setattr(nextclick.Markov, "top", never)
+        lists_of(generator, "folds", tmp_path)
+        with pytest.raises(AssertionError, match="asked again"):  # copies that learn from other times
+            lists_of(generator, "folds", tmp_path, sessions=later)
     items = np.load(place / "items.npy", mmap_mode="r+")
     items[0, 0] = 10**6
     items.flush()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -170,6 +171,8 @@ def fit(
         return
     recommender.save(out, overwrite=overwrite)
     shutil.rmtree(training, ignore_errors=True)
+    for line in _lacking(recommender.facts.get("candidates", ())):
+        messages.print(line, soft_wrap=True)
     messages.print(
         f"fitted {model} on {len(sessions):,} sessions in {seconds:.1f} s\n"
         f"next: nextclick evaluate {data} {out}    or: nextclick recommend {out} ITEM ...",
@@ -185,6 +188,19 @@ def fit(
             **recommender.facts,
         }
     )
+
+
+def _lacking(candidates: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Say of generators whose lists in training were shorter than asked for, or held what is no item."""
+    for of in candidates:
+        what = {
+            "lists of fewer than k": of["short"],
+            "unknown items, left out": of["unknown"],
+            "items named twice, left out once": of["again"],
+        }
+        if any(what.values()):
+            told = ", ".join(f"{n:,} {name}" for name, n in what.items() if n)
+            yield f"candidates of {of['model']}: {told}"
 
 
 @contextmanager

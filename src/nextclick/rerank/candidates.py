@@ -176,6 +176,8 @@ def training_lists(
                 "folds": wanted.folds if wanted.way(generator) == "folds" else 0, "nextclick": __version__,
                 **partly,
             }  # fmt: skip
+            if wanted.way(generator) == "folds":  # its copies learn from the times too
+                key["times"] = hashlib.sha256(np.ascontiguousarray(sessions.times).data).hexdigest()
             name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
             place = base / f"{generator.name}-{name}"
             if not place.exists():
