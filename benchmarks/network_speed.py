@@ -4,7 +4,7 @@
     python benchmarks/network_speed.py diginetica narm  # a part
 
 Epochs of narm and stamp, with the large products in single precision and in bfloat16: ``BATCHES`` batches
-of an epoch, drawn at random, are timed and scaled to the whole epoch. Beside them, in the same run, for the
+spread evenly over an epoch are timed and scaled to the whole of it by their next clicks. Beside them, in the same run, for the
 same next clicks: the floor, which is the three products that training against all items cannot do without
 (scores, gradient of the sessions, gradient of the items), in single precision, and nothing else; and a plain
 PyTorch loop that runs one padded row per prefix and ``cross_entropy`` on its scores. gru4rec: next clicks a
@@ -31,7 +31,7 @@ from nextclick import Dataset, build, evaluate
 from nextclick.network.batches import Batch
 from nextclick.network.workers import Workers
 
-BATCHES = 24
+BATCHES = 48
 
 
 def main() -> None:
@@ -65,7 +65,7 @@ def epoch(dataset: Dataset, name: str) -> dict[str, Any]:
         start = time.perf_counter()
         whole = list(objective.batches(1, 1))
         making = time.perf_counter() - start
-        batches = whole[:BATCHES]
+        batches = spread(whole, BATCHES)
         pairs = sum(int((batch.targets >= 0).sum()) for batch in batches)
         scale = objective.n_pairs / pairs
         optimizer = objective.optimizer(0.001)
@@ -73,7 +73,7 @@ def epoch(dataset: Dataset, name: str) -> dict[str, Any]:
     width = objective.network.table().shape[1]
     times["floor"] = best(lambda: products(pairs, dataset.train.n_items, width)) * scale
     plain = model._objective(model._started(), dataset.train, Workers())
-    few = batches[: max(2, BATCHES // 10)]
+    few = spread(batches, BATCHES // 10)
     share = sum(int((batch.targets >= 0).sum()) for batch in few)
     seconds = best(lambda: plain_loop(plain.network, plain.optimizer(0.001), few), times=2)
     times["plain loop"] = seconds * objective.n_pairs / share
@@ -84,6 +84,11 @@ def epoch(dataset: Dataset, name: str) -> dict[str, Any]:
         found[f"{what} / floor"] = round(times[what] / times["floor"], 2)
         found[f"plain loop / {what}"] = round(times["plain loop"] / times[what], 1)
     return found
+
+
+def spread(batches: list[Batch], n: int) -> list[Batch]:
+    """Return n of the batches, evenly apart: those of an epoch are not all of the same length of session."""
+    return batches[:: max(1, len(batches) // n)][:n]
 
 
 def train(objective: Any, optimizer: torch.optim.Optimizer, batches: Iterable[Batch]) -> None:
