@@ -354,6 +354,13 @@ def test_a_batch_counts_as_what_there_is_to_fill_it() -> None:
         assert nextclick.build(name, values).fit(TRAIN).n_items == 20
 
 
+def test_the_wider_of_clicks_and_states_counts_in_a_step() -> None:
+    """Attention holds a state for every click of every pair."""
+    for dim, hidden in ((64, 4), (4, 64)):
+        model = nextclick.NARM(dim=dim, hidden=hidden, last_clicks=7)
+        assert model._in_a_step(10) == 4 * 10 * 7 * 64
+
+
 def test_what_fits_in_the_memory_to_the_byte_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     model = nextclick.GRU4Rec(epochs=1, hidden=4, n_samples=4)
     lanes = min(144, TRAIN.n_pairs)

@@ -376,7 +376,8 @@ class AllItemsRecommender(NeuralRecommender):
 
     def _in_a_step(self, batch: int) -> int:
         # Each pair's clicks before it, as attention reads them; the soft-max works in blocks.
-        return 4 * batch * self.last_clicks * int(getattr(self, "dim", 1))
+        width = max(int(getattr(self, name, 1)) for name in ("dim", "hidden"))
+        return 4 * batch * self.last_clicks * width
 
     def _objective(self, network: Network, sessions: Sessions, workers: Workers) -> Objective:
         import torch
