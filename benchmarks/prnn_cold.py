@@ -43,7 +43,7 @@ BOLDNESS, LIFTS = (0.0, 0.7, 1.0), (0.0, 2.5, 5.0)
 
 def main() -> None:
     folder = WORK / "shop"
-    data, _ = shop(folder, 1.0)
+    data, _ = shop(folder)
     items = ItemTable.read(folder / "shop" / "items.parquet")
 
     def made() -> Features:

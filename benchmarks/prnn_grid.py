@@ -3,6 +3,8 @@
     python benchmarks/prnn_grid.py shop 1,2,3
     python benchmarks/prnn_grid.py shop-no-image 1,2,3      pictures without a signal
     python benchmarks/prnn_grid.py shop-texts 1,2,3         titles and descriptions instead of pictures
+    python benchmarks/prnn_grid.py shop-sparse 1,2,3        more products, fewer sessions; texts
+    python benchmarks/prnn_grid.py shop-sparse-shuffled 1,2,3    every item with the texts of another one
     python benchmarks/prnn_grid.py beauty --tune            settings of each row, on the validation sessions
     python benchmarks/prnn_grid.py beauty 1,2,3,4,5         with those settings
     python benchmarks/prnn_grid.py beauty-shuffled 1,2,3,4,5    every item with the features of another one
@@ -62,7 +64,10 @@ SHORT = ("item-knn", "ID only (100)", "ID only (200)", "parallel (residual)", "p
 ON_LOGS = (*SHORT, "feature", "parallel (alternating)", "parallel (simultaneous)")
 TUNED = {"beauty": "beauty", "beauty-shuffled": "beauty", "eshop": "eshop"}
 """Data that are measured with settings chosen for each row, and whose."""
-NO_SIGNAL = ("shop-no-image", "beauty-shuffled")
+FEWER_ROWS = ("beauty", "eshop", "shop-sparse")
+NO_SIGNAL = ("shop-no-image", "shop-sparse-shuffled", "beauty-shuffled")
+SPARSE: dict[str, float] = {"products": 6000, "sessions": 20_000}
+"""A shop of three times the products and a third of the sessions: 17 clicks on a product in the mean."""
 Row = tuple[str, str, dict[str, Any], bool]  # label, model, settings, whether features are given
 
 
@@ -88,9 +93,9 @@ def rows(large: bool) -> list[Row]:
 # -- data
 
 
-def shop(folder: Path, image: float, texts: bool = False) -> tuple[Dataset, Features]:
+def shop(folder: Path, texts: bool = False, **settings: float) -> tuple[Dataset, Features]:
     if not (folder / "shop" / "shop.json").exists():
-        simulate(ShopConfig(image=image)).write(folder / "shop", overwrite=True)
+        simulate(ShopConfig.of(settings)).write(folder / "shop", overwrite=True)
     data = prepared(folder, folder / "shop" / "clicks.parquet", event="event", holdout="3d", validation="3d")
     items = ItemTable.read(folder / "shop" / "items.parquet")
 
@@ -108,9 +113,8 @@ def beauty(folder: Path) -> tuple[Dataset, Features]:
     return data, kept(folder, lambda: build_features(items, text_columns=["text"]))
 
 
-def shuffled(folder: Path) -> tuple[Dataset, Features]:
-    """Beauty, where every item has the features of another one: as many and as rich, and of no use."""
-    data, features = beauty(folder)
+def shuffled(data: Dataset, features: Features) -> tuple[Dataset, Features]:
+    """The same, where every item has the features of another one: as many and as rich, and of no use."""
     rows = np.random.default_rng(1).permutation(len(features))
     others = {name: of_items.take(rows) for name, of_items in features.representations.items()}
     return data, Features(features.items, others, features.about)
@@ -145,11 +149,13 @@ def kept(folder: Path, make: Any) -> Features:
 
 
 DATA: dict[str, Any] = {
-    "shop": lambda folder: shop(folder, 1.0),
-    "shop-no-image": lambda folder: shop(folder, 0.0),
-    "shop-texts": lambda folder: shop(folder, 1.0, texts=True),
+    "shop": shop,
+    "shop-no-image": lambda folder: shop(folder, image=0.0),
+    "shop-texts": lambda folder: shop(folder, texts=True),
+    "shop-sparse": lambda folder: shop(folder, texts=True, **SPARSE),
+    "shop-sparse-shuffled": lambda folder: shuffled(*shop(folder, texts=True, **SPARSE)),
     "beauty": beauty,
-    "beauty-shuffled": shuffled,
+    "beauty-shuffled": lambda folder: shuffled(*beauty(folder)),
     "eshop": eshop,
 }
 
@@ -320,7 +326,7 @@ def with_values(row: Row, values: dict[str, Any]) -> Row:
 
 def chosen_rows(name: str, large: bool) -> list[Row]:
     """The rows of the grid that are measured on these data."""
-    short = SHORT if name in NO_SIGNAL else ON_LOGS if name in TUNED else None
+    short = SHORT if name in NO_SIGNAL else ON_LOGS if name in FEWER_ROWS else None
     return [row for row in rows(large) if short is None or large or row[0] in short]
 
 

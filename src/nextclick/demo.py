@@ -40,8 +40,8 @@ FULL: Mapping[str, Settings] = {
     "blend": {},
     "rrcre": {},
     "prnn": {
-        "strategy": "interleaving", "weights": "1,0.3", "loss": "cross-entropy", "logq": 1.0,
-        "activation": "linear", "batch_size": 200, "n_samples": 512, "learning_rate": 0.05, "epochs": 8,
+        "strategy": "simultaneous", "loss": "cross-entropy", "logq": 1.0, "activation": "linear",
+        "batch_size": 200, "n_samples": 512, "learning_rate": 0.05, "epochs": 6,
     },
 }  # fmt: skip
 PASSES = 5  # over the thumbnails, in training what sees them
