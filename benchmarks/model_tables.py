@@ -23,7 +23,9 @@ GRIDS = {
     "shop": "demo shop, thumbnails",
     "shop-texts": "demo shop, texts",
     "shop-no-image": "demo shop whose visitors do not look at thumbnails",
+    "shop-sparse": "sparse shop, texts",
     "beauty": "beauty",
+    "beauty-shuffled": "beauty, features of other items",
     "eshop": "eshop",
 }
 LOGS = {"yoochoose64": "YooChoose 1/64", "diginetica": "Diginetica"}
@@ -131,7 +133,10 @@ def parallel() -> list[str]:
     for name, data in GRIDS.items():
         if not (RESULTS / f"prnn_grid_{name}.json").exists():
             continue
-        for row in _read(f"prnn_grid_{name}")["rows"]:
+        found = _read(f"prnn_grid_{name}")
+        if not found["settings"].get("logq"):
+            data = f"{data}, without logq"
+        for row in found["rows"]:
             over = [row.get(f"over ID only ({size})", {}).get("mrr@20") for size in (100, 200)]
             itself = [row["row"] == f"ID only ({size})" for size in (100, 200)]
             gains = [
