@@ -41,7 +41,7 @@ FULL: Mapping[str, Settings] = {
     "rrcre": {},
     "prnn": {
         "strategy": "simultaneous", "loss": "cross-entropy", "logq": 1.0, "activation": "linear",
-        "batch_size": 200, "n_samples": 512, "learning_rate": 0.05, "epochs": 6,
+        "batch_size": 200, "n_samples": 512, "learning_rate": 0.05, "epochs": 4,
     },
 }  # fmt: skip
 PASSES = 5  # over the thumbnails, in training what sees them
