@@ -71,8 +71,8 @@ def run(
     Everything lands in ``out``: shop/ (clicks, items, thumbnails, truth), data/ (prepared sessions),
     models/NAME, report.html, report.json, with ``full`` features/ of the thumbnails; all of it or nothing.
     Where PyTorch is not installed the networks, and what re-ranks, are left out, and it is said.
-    full: train the networks as long as they are trained by default, and p-RNN on ids and thumbnails, so that
-    products that nobody has clicked are ranked too;  say: told what is being done.
+    full: train the networks as long as they are trained by default, and p-RNN on ids and thumbnails;
+    say: told what is being done.
     Raises DataError when ``out`` exists and is not to be overwritten, and MissingExtraError where the
     packages that draw the report are not installed.
     """
@@ -117,10 +117,7 @@ def run(
             for name, model in models.items():
                 model.save(aside / "models" / name)
             paths = {name: str(out / "models" / name) for name in models}
-            report = evaluate(
-                models, dataset.test, dataset="demo shop", paths=paths, features=features,
-                unseen="miss" if features is None else "features",
-            )  # fmt: skip
+            report = evaluate(models, dataset.test, dataset="demo shop", paths=paths)
         with step("writing the report"):
             write_json(aside / "report.json", report.to_json())
             over = [name for name in models if takes_generators(name)]

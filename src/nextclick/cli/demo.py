@@ -40,7 +40,7 @@ def demo(out: Path, assignments: tuple[str, ...], full: bool, overwrite: bool) -
     for the same seed. What signal is in it is documented; an oracle that knows the visitors' intents tells
     what the best possible recommender would score. With PyTorch a network, narm, is among them, and rrcre,
     which puts the candidates of vs-knn and narm into a better order. --full adds prnn, which sees the
-    products' thumbnails through a small network trained on them and so can rank products that are new.
+    products' thumbnails through a small network trained on them.
 
     \b
     Example:
