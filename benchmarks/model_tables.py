@@ -134,8 +134,7 @@ def parallel() -> list[str]:
         if not (RESULTS / f"prnn_grid_{name}.json").exists():
             continue
         found = _read(f"prnn_grid_{name}")
-        if not found["settings"].get("logq"):
-            data = f"{data}, without logq"
+        shown = data if found["settings"].get("logq") else f"{data}, without logq"
         for row in found["rows"]:
             over = [row.get(f"over ID only ({size})", {}).get("mrr@20") for size in (100, 200)]
             itself = [row["row"] == f"ID only ({size})" for size in (100, 200)]
@@ -143,7 +142,7 @@ def parallel() -> list[str]:
                 "" if of is None or same else f"{of['difference']:+.4f} ({of['p']:.3f})"
                 for of, same in zip(over, itself, strict=True)
             ]
-            lines.append(f"| {data} | {row['row']} | {_figures(row)} | {' | '.join(gains)} |")
+            lines.append(f"| {shown} | {row['row']} | {_figures(row)} | {' | '.join(gains)} |")
     return lines
 
 

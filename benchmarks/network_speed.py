@@ -7,9 +7,8 @@ Epochs of narm and stamp, with the large products in single precision and in bfl
 spread evenly over an epoch are timed and scaled to the whole of it by their next clicks. Beside them, in the
 same run, for the same next clicks: the floor, which is the three products that training against all items
 cannot do without (scores, gradient of the sessions, gradient of the items), in single precision, and nothing
-else; and a plain
-PyTorch loop that runs one padded row per prefix and ``cross_entropy`` on its scores. gru4rec: next clicks a
-second in training with 100 units and 2,048 samples, on one core and on all.
+else; and a plain PyTorch loop that runs one padded row per prefix and ``cross_entropy`` on its scores.
+gru4rec: next clicks a second in training with 100 units and 2,048 samples, on one core and on all.
 Evaluation: all test prefixes of diginetica, all items ranked.
 """
 
