@@ -133,7 +133,7 @@ def features(
     told = made.about.get("image", {})
     if told:
         messages.print(
-            f"image: by {told['extractor']}; {told['missing']:,} missing, {told['unreadable']:,} unreadable, "
+            f"pictures: {told['missing']:,} missing, {told['unreadable']:,} unreadable, "
             f"{told['too_large']:,} too large", markup=False, soft_wrap=True,
         )  # fmt: skip
     messages.print(
