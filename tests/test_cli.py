@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -386,6 +387,18 @@ def test_a_network_is_fitted_saved_and_asked(shop: Path, tmp_path: Path) -> None
     answer = json.loads(ok("recommend", tmp_path / "m", "café 3", "-k", "3").stdout)
     assert len(answer["items"]) == 3
     ok("evaluate", shop / "data", tmp_path / "m", "--k", "5")
+
+
+def test_a_log_shows_how_far_long_work_is(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    fit = ("fit", shop / "data", "stamp", "--set", "epochs=2", "--set", "dim=4", "--out")
+    assert "epoch" not in ok(*fit, tmp_path / "quick").stderr
+    monkeypatch.setattr("nextclick.cli.console.LOG_EVERY", 0.0)
+    told = ok(*fit, tmp_path / "told")
+    assert re.search(r"^stamp, epoch 2\b.*loss .*after epoch 1: \d+ of \d+", told.stderr, re.MULTILINE)
+    assert json.loads(told.stdout)["model"] == "stamp"
 
 
 def test_a_network_without_pytorch_names_the_extra(

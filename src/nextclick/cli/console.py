@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from nextclick.places import Url, place
@@ -33,9 +42,37 @@ class Place(_Type):
 messages = Console(stderr=True, highlight=False)
 
 
+LOG_EVERY = 60.0  # seconds between two lines of progress where no terminal shows a bar
+
+
+class _Progress(Progress):
+    """A bar in a terminal; in a pipe or a log file a line every minute, for work that takes longer."""
+
+    _told: float = 0.0
+
+    def start(self) -> None:
+        self._told = time.monotonic()
+        super().start()
+
+    def update(self, task_id: TaskID, **given: Any) -> None:
+        super().update(task_id, **given)
+        if not self.disable or time.monotonic() - self._told < LOG_EVERY:
+            return
+        task = self._tasks[task_id]
+        if not task.visible:
+            return
+        self._told = time.monotonic()
+        line = task.description
+        if task.total:
+            line += f": {task.completed:,.0f} of {task.total:,.0f}"
+            if task.time_remaining is not None and not task.finished:
+                line += f", {timedelta(seconds=round(task.time_remaining))} left"
+        messages.print(line, markup=False, soft_wrap=True)
+
+
 def progress_bar() -> Progress:
-    """Return a progress display on stderr that leaves nothing behind, and nothing at all in a pipe."""
-    return Progress(
+    """Return a progress display on stderr: a bar that leaves nothing behind, or lines in a log."""
+    return _Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         console=messages, transient=True, disable=not messages.is_terminal,
     )  # fmt: skip
