@@ -25,11 +25,21 @@ def seeded() -> None:
     torch.manual_seed(3)
 
 
-@pytest.mark.parametrize(("pairs", "scale"), [(1, 1.0), (7, 1.0), (128, 1.0), (300, 0.1), (150, 40.0)])
-def test_full_softmax_is_cross_entropy_with_its_gradients(pairs: int, scale: float) -> None:
+@pytest.mark.parametrize(
+    ("pairs", "n_items", "scale"),
+    [
+        (1, 411, 1.0),
+        (7, 411, 1.0),
+        (1100, 411, 0.1),
+        (1100, 411, 40.0),
+        (150, TILE + 9, 1.0),
+        (20, 3 * TILE, 40.0),
+    ],
+)
+def test_full_softmax_is_cross_entropy_with_its_gradients(pairs: int, n_items: int, scale: float) -> None:
     """Against PyTorch's own in float64; the large scale overflows exp unless the scores are shifted."""
-    sessions, items = torch.randn(pairs, 9) * scale, torch.randn(411, 9)
-    targets = torch.randint(0, 411, (pairs,))
+    sessions, items = torch.randn(pairs, 9) * scale, torch.randn(n_items, 9)
+    targets = torch.randint(0, n_items, (pairs,))
     exact = [sessions.double().requires_grad_(), items.double().requires_grad_()]
     expected = torch.nn.functional.cross_entropy(exact[0] @ exact[1].T, targets)
     (3 * expected).backward()

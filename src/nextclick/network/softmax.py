@@ -4,8 +4,9 @@ Training against every item costs three products of pairs x items x width: the s
 the sessions and the gradient of the items. Everything else has to stay out of their way. So the loss and
 both gradients are worked out block by block in the forward pass, in buffers that are allocated once
 (fresh ones of this size cost more in page faults than the exponentials in them), and the soft-max is left
-unnormalised: dividing the small results by the row sums saves two passes over the large block. In bfloat16 a
-block is cut into tiles of items that stay in the caches from their scores to the sessions' gradient.
+unnormalised: dividing the small results by the sums saves two passes over the large block. A block is cut
+into tiles of items that stay in the caches from their scores to the sessions' gradient, and lies items by
+sessions, as the products of narrow tables with it are quicker that way round than the other.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-TILE = 8192  # items, in bfloat16; found by measurement, as are the rows of a block
+TILE = 4096  # items; found by measurement, as are the most rows of a block
+_ROWS, _SCORES = 512, 25_000_000  # sessions of a block: so many, or as many as have so many scores in all
+_FEWEST = 128
 _LARGEST = 60.0  # exponents stay below this, so that sums of millions of them stay finite
 
 
@@ -31,41 +34,42 @@ class _FullSoftmax(torch.autograd.Function):
         chosen = items[targets]  # [P, D]
         loss = -(sessions * chosen).sum(1).double().sum()
         # Cauchy-Schwarz bounds the scores. Only where that is beyond what exp can take are they shifted by
-        # the largest of their row, which costs two more passes over the block.
+        # the largest of their session, which costs two more passes over the block.
         shifted = bool(sessions.norm(dim=1).max() * items.norm(dim=1).max() > _LARGEST)
         exact = low == items.dtype
-        # A column of ones makes the row sums part of a product, which saves a pass.
-        low_items = torch.cat([items, items.new_ones(len(items), 1)], 1).to(low)
         buffers = _buffers(len(items), width, low, items)
-        tile_size = buffers.tile_size
-        tiles = torch.split(low_items, tile_size)  # [T, D + 1] each
-        transposed = [tile[:, :width].T.contiguous() for tile in tiles]
+        tiles = torch.split(items.to(low), TILE)  # [T, D] each
+        # A row of ones makes the sums part of a product, which saves a pass.
+        across = [torch.cat([tile.T, tile.new_ones(1, len(tile))]) for tile in tiles]  # [D + 1, T]
         for begin in range(0, n_pairs, buffers.rows):
             block = sessions[begin : begin + buffers.rows]
-            n, lowered = len(block), block.to(low)
-            scores = [of_tile[:n] for of_tile in buffers.scores]  # [R, T] each
-            grad, part = buffers.sums[:n].zero_(), buffers.part[:n]  # [R, D + 1]
+            n, lowered = len(block), block.to(low).T.contiguous()  # [D, R]
+            scores = [
+                of_tile[: len(tile) * n].view(-1, n)  # [T, R]
+                for tile, of_tile in zip(tiles, buffers.scores, strict=True)
+            ]
+            grad = block.new_zeros(width + 1, n)
             if shifted:
-                loss += _shifted(lowered, transposed, scores).double().sum()
-            for tile, across, of_tile in zip(tiles, transposed, scores, strict=True):
+                loss += _shifted(lowered, tiles, scores).double().sum()
+            for tile, back, of_tile in zip(tiles, across, scores, strict=True):
                 if not shifted:
-                    torch.mm(lowered, across, out=of_tile)
+                    torch.mm(tile, lowered, out=of_tile)
                 of_tile.exp_()
                 if exact:
-                    grad.addmm_(of_tile, tile)
+                    grad.addmm_(back, of_tile)
                 else:
-                    grad += torch.mm(of_tile, tile, out=part)
-            total = grad[:, width:]  # [R, 1]
+                    grad += torch.mm(back, of_tile)
+            total = grad[width]  # [R]
             loss += total.log().double().sum()
-            session_grad[begin : begin + n] = grad[:, :width] / total - chosen[begin : begin + n]
-            weighted = (block / total).to(low)
+            session_grad[begin : begin + n] = (grad[:width] / total).T - chosen[begin : begin + n]
+            weighted = (block / total[:, None]).to(low)
             for of_items, of_tile, out in zip(
-                torch.split(item_grad, tile_size), scores, buffers.items, strict=True
+                torch.split(item_grad, TILE), scores, buffers.items, strict=True
             ):
                 if exact:
-                    of_items.addmm_(of_tile.T, weighted)
+                    of_items.addmm_(of_tile, weighted)
                 else:
-                    of_items += torch.mm(of_tile.T, weighted, out=out)
+                    of_items += torch.mm(of_tile, weighted, out=out)
         item_grad.index_add_(0, targets, sessions, alpha=-1.0)
         ctx.gradients = session_grad, item_grad
         return (loss / n_pairs).to(sessions.dtype)
@@ -77,29 +81,27 @@ class _FullSoftmax(torch.autograd.Function):
         return session_grad.mul_(scale), item_grad.mul_(scale), None, None
 
 
-def _shifted(block: Tensor, transposed: list[Tensor], scores: list[Tensor]) -> Tensor:
-    """Fill the scores of a block, each row less its largest over all tiles, and return these, [R, 1]."""
-    for across, of_tile in zip(transposed, scores, strict=True):
-        torch.mm(block, across, out=of_tile)
-    largest = torch.cat([of_tile.amax(1, keepdim=True) for of_tile in scores], 1).amax(1, keepdim=True)
+def _shifted(lowered: Tensor, tiles: tuple[Tensor, ...], scores: list[Tensor]) -> Tensor:
+    """Fill the scores of a block, less the largest of each session over all tiles; return these, [R]."""
+    for tile, of_tile in zip(tiles, scores, strict=True):
+        torch.mm(tile, lowered, out=of_tile)
+    largest = torch.stack([of_tile.amax(0) for of_tile in scores]).amax(0)
     for of_tile in scores:
         of_tile -= largest
     return largest
 
 
 class _Buffers:
-    """rows: of a block;  tile_size: items of a tile. In single precision wider products are quicker."""
+    """rows: sessions of a block."""
 
     def __init__(self, n_items: int, width: int, low: torch.dtype, items: Tensor) -> None:
         self.made_for = (n_items, width, low, items.dtype, items.device)
-        self.rows, self.tile_size = (128, max(n_items, 1)) if low == items.dtype else (256, TILE)
-        sizes = [min(self.tile_size, n_items - first) for first in range(0, n_items, self.tile_size)]
+        self.rows = min(_ROWS, max(_FEWEST, _SCORES // max(n_items, 1)))
+        sizes = [min(TILE, n_items - first) for first in range(0, n_items, TILE)]
         given: dict[str, Any] = {"dtype": low, "device": items.device}
-        self.scores = [torch.empty(self.rows, size, **given) for size in sizes]
+        self.scores = [torch.empty(self.rows * size, **given) for size in sizes]
         # Full precision adds its products up in place, without a buffer.
         self.items = [torch.empty(0 if low == items.dtype else size, width, **given) for size in sizes]
-        self.part = torch.empty(self.rows, width + 1, **given)
-        self.sums = torch.empty(self.rows, width + 1, dtype=items.dtype, device=items.device)
 
 
 _kept = threading.local()
