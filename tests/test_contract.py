@@ -121,7 +121,6 @@ OTHER_SETTINGS: dict[str, dict[str, Any]] = {
         "bpreg": 0.5,
         "activation": "linear",
         "elu": 1.0,
-        "precision": "bfloat16",
         "order": "random",
     },
     "prnn": {

@@ -101,10 +101,6 @@ class GRU4Rec(NeuralRecommender):
         default="elu", metadata=about("on the scores in training")
     )
     elu: float = field(default=0.5, metadata=about("minus the lowest value of the activation elu", low=0))
-    precision: Literal["float32", "bfloat16"] = field(
-        default="float32",
-        metadata=about("of the products with candidates; bfloat16 needs a processor made for it"),
-    )
     order: Literal["time", "random"] = field(
         default="time", metadata=about("of the sessions in an epoch; time: the latest are learnt last")
     )
@@ -136,8 +132,6 @@ class GRU4Rec(NeuralRecommender):
         return in_a_step(batch, self.n_samples, self.hidden)
 
     def _objective(self, network: Network, sessions: Sessions, workers: Workers) -> Objective:
-        import torch
-
         from nextclick.network.objectives import SampledItems
         from nextclick.network.sampling import Lanes, NegativeSampler
 
@@ -145,7 +139,7 @@ class GRU4Rec(NeuralRecommender):
             network, Lanes(sessions, self.batch_size), NegativeSampler(sessions.support(), self.alpha),
             loss=self.loss, n_samples=self.n_samples, momentum=self.momentum, order=self.order,
             activation=self.activation, elu=self.elu, regularisation=self.bpreg, logq=self.logq,
-            low=getattr(torch, self.precision), workers=workers,
+            workers=workers,
         )  # fmt: skip
 
 

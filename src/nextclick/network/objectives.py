@@ -87,7 +87,7 @@ class SampledItems(Objective):
     "elu" with ``elu``;  logq: strength of the correction for how often a candidate is drawn: the log of what
     that is in proportion to is taken off its score, the item's clicks for a lane's target and clicks^alpha
     for a sample, as the authors have it. (The logs of the expected numbers in a step differ from these by a
-    constant for each kind.)  low: type of the products with the candidates, forward and back.
+    constant for each kind.)
     """
 
     def __init__(
@@ -104,7 +104,6 @@ class SampledItems(Objective):
         elu: float = 1.0,
         regularisation: float = 0.0,
         logq: float = 0.0,
-        low: torch.dtype = torch.float32,
         workers: Workers = Workers(),  # noqa: B008 - frozen
     ) -> None:
         if not isinstance(network.encoder, GruEncoder):
@@ -112,7 +111,7 @@ class SampledItems(Objective):
         self.network: Network = network
         self.lanes, self.sampler, self.n_samples, self.order = lanes, sampler, n_samples, order
         self.name, self.momentum, self.activation, self.elu = loss, momentum, activation, elu
-        self.regularisation, self.logq, self.low, self.workers = regularisation, logq, low, workers
+        self.regularisation, self.logq, self.workers = regularisation, logq, workers
         self.encoder: GruEncoder = network.encoder
         self.n_pairs = lanes.n_pairs
         self.input = RowTable(network.items.weight)
@@ -137,12 +136,12 @@ class SampledItems(Objective):
         self.states.keep([state.detach() for state in states])
         candidates = torch.cat([step.targets, step.samples]).to(device)  # [K]
         offset = self._offset(candidates, n)  # [K]
-        output = self._rows(self.output, candidates)  # [K, D]
+        output = self._rows(self.output, candidates).T
         sessions, columns, pairs = states[-1], torch.arange(n, device=device)[of], n
         if not bool(step.wanted.all()):
             wanted = step.wanted[of].to(device)
             sessions, columns, pairs = sessions[wanted], columns[wanted], int(step.wanted.sum())
-        scores = _scores(sessions, output, offset, self.low)  # [P, K]
+        scores = sessions @ output if offset is None else torch.addmm(offset, sessions, output)  # [P, K]
         loss = losses.ranking_loss(
             self.name, scores, columns, scale=1 / max(pairs, 1), weight=pairs / self.lanes.n_lanes,
             regularisation=self.regularisation, activation=self.activation, elu=self.elu,
@@ -175,11 +174,3 @@ class SampledItems(Objective):
             return offset
         correction = -self.logq * self.sampler.log_drawn(candidates, n)
         return correction if offset is None else offset + correction
-
-
-def _scores(vectors: Tensor, table: Tensor, offset: Tensor | None, low: torch.dtype) -> Tensor:
-    """Return the products of vectors [P, D] with those of a table [K, D], with offset [K] added, [P, K]."""
-    if low == torch.float32:  # as the vectors are
-        return vectors @ table.T if offset is None else torch.addmm(offset, vectors, table.T)
-    scores = (vectors.to(low) @ table.to(low).T).to(vectors.dtype)
-    return scores if offset is None else scores + offset
