@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,18 +131,34 @@ def parallel() -> list[str]:
         "|---|---|---|---|---|",
     ]
     for name, data in GRIDS.items():
-        if not (RESULTS / f"prnn_grid_{name}.json").exists():
-            continue
-        found = _read(f"prnn_grid_{name}")
-        shown = data if found["settings"].get("logq") else f"{data}, without logq"
-        for row in found["rows"]:
-            over = [row.get(f"over ID only ({size})", {}).get("mrr@20") for size in (100, 200)]
-            itself = [row["row"] == f"ID only ({size})" for size in (100, 200)]
-            gains = [
-                "" if of is None or same else f"{of['difference']:+.4f} ({of['p']:.3f})"
-                for of, same in zip(over, itself, strict=True)
-            ]
-            lines.append(f"| {shown} | {row['row']} | {_figures(row)} | {' | '.join(gains)} |")
+        lines += _grid(f"prnn_grid_{name}", data, (100, 200))
+    large = [line for name, data in GRIDS.items() for line in _grid(f"prnn_grid_{name}_large", data, (1000,))]
+    if large:
+        lines += [
+            "",
+            "Tables 3 and 4 of the paper, 500+500 units against 1,000:",
+            "",
+            "| data | network | recall@20 / MRR@20 | MRR@20 over ID only (1000), with p |",
+            "|---|---|---|---|",
+            *large,
+        ]
+    return lines
+
+
+def _grid(name: str, data: str, sizes: Sequence[int]) -> list[str]:
+    """The rows of one grid, if it was measured; sizes: of the ids alone that each is held against."""
+    if not (RESULTS / f"{name}.json").exists():
+        return []
+    lines, found = [], _read(name)
+    shown = data if found["settings"].get("logq") else f"{data}, without logq"
+    for row in found["rows"]:
+        over = [row.get(f"over ID only ({size})", {}).get("mrr@20") for size in sizes]
+        itself = [row["row"] == f"ID only ({size})" for size in sizes]
+        gains = [
+            "" if of is None or same else f"{of['difference']:+.4f} ({of['p']:.3f})"
+            for of, same in zip(over, itself, strict=True)
+        ]
+        lines.append(f"| {shown} | {row['row']} | {_figures(row)} | {' | '.join(gains)} |")
     return lines
 
 
