@@ -20,7 +20,8 @@ from torch import Tensor
 TILE = 4096  # items; found by measurement, as are the most rows of a block
 _ROWS, _SCORES = 512, 25_000_000  # sessions of a block: so many, or as many as have so many scores in all
 _FEWEST = 128
-_LARGEST = 60.0  # exponents stay below this, so that sums of millions of them stay finite
+_LARGEST = 60.0  # no exponent is above this, so that sums of millions of them stay finite
+_SMALLEST = -80.0  # nor is the target's below this, so that no sum vanishes
 
 
 class _FullSoftmax(torch.autograd.Function):
@@ -32,29 +33,35 @@ class _FullSoftmax(torch.autograd.Function):
         item_grad = torch.zeros_like(items)
         session_grad = torch.empty_like(sessions)
         chosen = items[targets]  # [P, D]
-        loss = -(sessions * chosen).sum(1).double().sum()
-        # Cauchy-Schwarz bounds the scores. Only where that is beyond what exp can take are they shifted by
-        # the largest of their session, which costs two more passes over the block.
-        shifted = bool(sessions.norm(dim=1).max() * items.norm(dim=1).max() > _LARGEST)
+        own = (sessions * chosen).sum(1)  # [P]
+        loss = -own.double().sum()
+        # By Cauchy-Schwarz no score of a session is above its bound. What that is beyond the largest exponent
+        # is taken off its scores within their product. Only where its target would be lost below that, its
+        # largest score is looked for first, which costs another product.
+        bound = sessions.norm(dim=1) * items.norm(dim=1).max()
+        shift = (bound - _LARGEST).clamp_(min=0.0).to(low)  # [P]
+        lost = own - shift < _SMALLEST
         exact = low == items.dtype
         buffers = _buffers(len(items), width, low, items)
-        tiles = torch.split(items.to(low), TILE)  # [T, D] each
-        # A row of ones makes the sums part of a product, which saves a pass.
-        across = [torch.cat([tile.T, tile.new_ones(1, len(tile))]) for tile in tiles]  # [D + 1, T]
+        # A column of ones makes the shift and the sums parts of products, which saves passes.
+        tiles = torch.split(torch.cat([items, items.new_ones(len(items), 1)], 1).to(low), TILE)  # [T, D + 1]
+        across = [tile.T.contiguous() for tile in tiles]
         for begin in range(0, n_pairs, buffers.rows):
             block = sessions[begin : begin + buffers.rows]
-            n, lowered = len(block), block.to(low).T.contiguous()  # [D, R]
+            n, taken = len(block), shift[begin : begin + buffers.rows]
             scores = [
                 of_tile[: len(tile) * n].view(-1, n)  # [T, R]
                 for tile, of_tile in zip(tiles, buffers.scores, strict=True)
             ]
+            lowered = torch.cat([block.T.to(low), -taken[None]])  # [D + 1, R]
+            if bool(lost[begin : begin + n].any()):
+                lowered[width] = 0.0
+                taken = _largest(lowered, tiles, scores)
+                lowered[width] = -taken
+            loss += taken.double().sum()
             grad = block.new_zeros(width + 1, n)
-            if shifted:
-                loss += _shifted(lowered, tiles, scores).double().sum()
             for tile, back, of_tile in zip(tiles, across, scores, strict=True):
-                if not shifted:
-                    torch.mm(tile, lowered, out=of_tile)
-                of_tile.exp_()
+                torch.mm(tile, lowered, out=of_tile).exp_()
                 if exact:
                     grad.addmm_(back, of_tile)
                 else:
@@ -81,14 +88,12 @@ class _FullSoftmax(torch.autograd.Function):
         return session_grad.mul_(scale), item_grad.mul_(scale), None, None
 
 
-def _shifted(lowered: Tensor, tiles: tuple[Tensor, ...], scores: list[Tensor]) -> Tensor:
-    """Fill the scores of a block, less the largest of each session over all tiles; return these, [R]."""
-    for tile, of_tile in zip(tiles, scores, strict=True):
-        torch.mm(tile, lowered, out=of_tile)
-    largest = torch.stack([of_tile.amax(0) for of_tile in scores]).amax(0)
-    for of_tile in scores:
-        of_tile -= largest
-    return largest
+def _largest(lowered: Tensor, tiles: tuple[Tensor, ...], scores: list[Tensor]) -> Tensor:
+    """Return the largest score of each session of a block, [R]; scores: room for them."""
+    found = [
+        torch.mm(tile, lowered, out=of_tile).amax(0) for tile, of_tile in zip(tiles, scores, strict=True)
+    ]
+    return torch.stack(found).amax(0)
 
 
 class _Buffers:
