@@ -52,6 +52,12 @@ TOGETHER: dict[str, tuple[str, dict[str, Any]]] = {
             **{"scored": True, "dropout": 0.0},
         },
     ),
+    "rrcre over gru4rec": (  # of which the first process trains a copy by itself
+        "rrcre",
+        {
+            **{"epochs": 1, "dim": 5, "batch_size": 7, "k": 8, "learning_rate": 0.01, "dropout": 0.0},
+        },
+    ),
     "narm": (  # so few next clicks in a batch that some batches have one row for both processes
         "narm",
         {
@@ -80,7 +86,14 @@ TOGETHER: dict[str, tuple[str, dict[str, Any]]] = {
 def fitted(name: str, run: Run | None = None) -> nextclick.Recommender:
     model, values = TOGETHER[name]
     given = features() if model == "prnn" else None
-    return nextclick.build(model, values).fit(SESSIONS, features=given, run=run)
+    generators = [generator()] if name.endswith("over gru4rec") else []
+    return nextclick.build(model, values, generators=generators).fit(SESSIONS, features=given, run=run)
+
+
+def generator() -> nextclick.Recommender:
+    """A network that every process has fitted by itself."""
+    model = nextclick.GRU4Rec(epochs=1, hidden=4, n_samples=5, dropout_items=0.0, dropout_hidden=0.0)
+    return model.fit(SESSIONS, run=Run(device="cpu", alone=True))
 
 
 def features() -> nextclick.Features:

@@ -429,7 +429,7 @@ class Diverging(Popularity):
     """A model whose training fails, as long as it is told to."""
 
     name: ClassVar[str] = "diverging"
-    how: ClassVar[Exception | None] = TrainingDivergedError(1, 10, 0.5)
+    how: ClassVar[Exception | None] = TrainingDivergedError(1, 1, 10, 0.5)
 
     def _fit(self, sessions: Sessions) -> None:
         if self.how is not None:

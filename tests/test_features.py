@@ -108,6 +108,9 @@ def test_empty_text_is_no_vector_and_all_empty_is_refused() -> None:
 def test_a_title_is_not_repeated() -> None:
     assert text.joined(["Red mug", "RED MUG for tea", ""]) == "Red mug for tea"
     assert text.joined(["Red mug", "A red mug"]) == "Red mug A red mug"
+    assert text.joined(["Mug", "Mugs for kids"]) == "Mug Mugs for kids"  # words stay whole
+    assert text.joined(["Mug", "mug, red"]) == "Mug , red"
+    assert text.joined(["红色", "红色杯子"]) == "红色 杯子"  # no spaces between words
     assert text.joined(["", "tea"]) == "tea"
 
 
@@ -374,6 +377,20 @@ def test_an_onnx_file_is_an_extractor(tmp_path: Path) -> None:
     assert np.allclose(OnnxExtractor(tmp_path / "net.onnx", "twice")(pixels), 2 * expected, atol=1e-5)
     with pytest.raises(DataError, match="has no output 'x'"):
         OnnxExtractor(tmp_path / "net.onnx", "x")
+    nodes.append(h.make_node("Shape", ["picture"], ["sizes"]))
+    outputs.append(h.make_tensor_value_info("sizes", onnx.TensorProto.INT64, [4]))
+    odd = h.make_model(h.make_graph(nodes, "net", [picture], outputs), opset_imports=model.opset_import)
+    odd.ir_version = 9
+    onnx.save(odd, tmp_path / "odd.onnx")
+    with pytest.raises(DataError, match=r"odd\.onnx: gives \[4\] for one picture.*flat, twice, sizes"):
+        OnnxExtractor(tmp_path / "odd.onnx", "sizes")
+    half = h.make_tensor_value_info("picture", onnx.TensorProto.FLOAT16, ["batch", 3, 16, 16])
+    flat = h.make_tensor_value_info("flat", onnx.TensorProto.FLOAT16, None)
+    small = h.make_model(h.make_graph(nodes[:2], "net", [half], [flat]), opset_imports=model.opset_import)
+    small.ir_version = 9
+    onnx.save(small, tmp_path / "half.onnx")
+    with pytest.raises(DataError, match=r"half\.onnx: fails on a picture of 16 x 16 pixels, float32: "):
+        OnnxExtractor(tmp_path / "half.onnx")
     (tmp_path / "net.onnx").write_bytes(b"nonsense")
     with pytest.raises(DataError, match="not a network that onnxruntime can load"):
         OnnxExtractor(tmp_path / "net.onnx")

@@ -59,6 +59,9 @@ def features_of(**representations: Any) -> Features:
 BOTH = features_of(text=sparse_of(N_ITEMS, 12, 1), image=dense_of(N_ITEMS, 4, 2))
 
 
+TEXTS = features_of(text=sparse_of(N_ITEMS, 12, 1))
+
+
 def fitted(features: Features | None = BOTH, train: Sessions = TRAIN, **values: Any) -> nextclick.PRNN:
     return nextclick.PRNN(**{**SMALL, **values}).fit(train, features=features)
 
@@ -418,6 +421,7 @@ def test_a_residual_training_goes_on_from_its_second_stage(tmp_path: Path) -> No
         ({"weights": "1,2"}, BOTH, ConfigError, "3 subnets: id, text, image"),
         ({"weights": "1,2", "architecture": "concatenated"}, BOTH, ConfigError, "is one GRU; leave weights"),
         ({"embedded": 4, "architecture": "concatenated"}, BOTH, ConfigError, "concatenated has none"),
+        ({"fine_tuned": True}, TEXTS, ConfigError, "trains dense feature vectors.*sparse ones alone: text"),
         ({}, Features(Vocabulary(["x"]), {"image": dense_of(1, 2, 1)}), DataError, "none is among those"),
     ],
 )

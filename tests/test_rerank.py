@@ -408,6 +408,8 @@ def test_what_is_trained_in_epochs_answers_a_part_that_its_copy_has_not_seen() -
     assert model.facts["prefixes"] == len(rows)
     nested = Blend([RRCRE(factors, **SMALL), nextclick.Markov()], weights="0.5,0.5").fit(TRAIN)
     assert Wanted(6).way(nested) == "part"
+    of_neighbours = Blend([nextclick.VSKNN(), nextclick.Markov()], weights="0.5,0.5").fit(TRAIN)
+    assert Wanted(6).way(of_neighbours) == "part"  # in a blend they do not leave out the session
 
 
 def test_what_cannot_be_held_out_is_refused() -> None:
@@ -745,6 +747,13 @@ def test_vectors_of_a_generator_are_a_start(tmp_path: Path) -> None:
     model = RRCRE(factors, **{**SMALL, "start": "generator", "learning_rate": 0.0}).fit(TRAIN)
     theirs, ours = factors.item_space().vectors, model.network.items.weight.detach().numpy()
     assert np.allclose(ours[:, :4], theirs * (0.1 / theirs.std(ddof=1)), atol=1e-6)
+    wide = nextclick.STAMP(epochs=1, dim=12, batch_size=64).fit(TRAIN)
+    model = RRCRE(wide, **{**SMALL, "dim": 5, "start": "generator", "learning_rate": 0.0}).fit(TRAIN)
+    theirs, ours = (one.network.items.weight.detach().double().numpy() for one in (wide, model))
+    left, sizes, _ = np.linalg.svd(theirs, full_matrices=False)
+    closest = (left[:, :5] * sizes[:5]) @ (left[:, :5] * sizes[:5]).T  # products of the best five coordinates
+    products = ours @ ours.T
+    assert np.allclose(products / products.max(), closest / closest.max(), atol=1e-4)
     with pytest.raises(ConfigError, match="markov has no item vectors; take start=random"):
         RRCRE(nextclick.Markov(), start="generator").fit(TRAIN)
 

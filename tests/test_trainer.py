@@ -117,10 +117,17 @@ def test_without_validation_the_last_epoch_counts() -> None:
     assert best_of([Epoch(1, 0.1, None), Epoch(2, 5.0, None)]).epoch == 2
 
 
-@pytest.mark.parametrize("start", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_stops_the_training(start: float) -> None:
-    with pytest.raises(TrainingDivergedError, match=r"epoch 1 after 2 .* rate 0\.5"):
-        train(Line(start), Options(3, 0.5, 1.0, 9, 1), None, quiet)
+@pytest.mark.parametrize(
+    ("start", "rate", "says"),
+    [
+        (math.nan, 0.5, r"epoch 1, step 1, after 2 .* rate 0\.5"),
+        (math.inf, 0.5, r"epoch 1, step 1, after 2 .* rate 0\.5"),
+        (0.0, 1e30, r"epoch 1, step 2, after 4 .* rate 1e\+30"),
+    ],
+)
+def test_a_loss_that_is_no_number_stops_the_training(start: float, rate: float, says: str) -> None:
+    with pytest.raises(TrainingDivergedError, match=says):
+        train(Line(start), Options(3, rate, 1.0, 9, 1), None, quiet)
 
 
 # -- checkpoints
@@ -355,10 +362,11 @@ def test_a_batch_counts_as_what_there_is_to_fill_it() -> None:
 
 
 def test_the_wider_of_clicks_and_states_counts_in_a_step() -> None:
-    """Attention holds a state for every click of every pair."""
+    """Attention holds a state for every click of every pair; the soft-max scores, and the items twice."""
     for dim, hidden in ((64, 4), (4, 64)):
-        model = nextclick.NARM(dim=dim, hidden=hidden, last_clicks=7)
-        assert model._in_a_step(10) == 4 * 10 * 7 * 64
+        model = nextclick.NARM(dim=dim, hidden=hidden, last_clicks=7, temperature=0.0)
+        assert model._in_a_step(10, 0) == 4 * 10 * 7 * 64
+        assert model._in_a_step(10, 2_000_000) == 4 * 10 * 7 * 64 + 2_000_000 * (128 + 2 * 65)
 
 
 def test_what_fits_in_the_memory_to_the_byte_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:

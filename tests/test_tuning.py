@@ -46,7 +46,7 @@ class Fragile(Popularity):
 
     def _fit(self, sessions: Sessions) -> None:
         if self.rate > self.limit:
-            raise TrainingDivergedError(1, 10, self.rate)
+            raise TrainingDivergedError(1, 1, 10, self.rate)
 
 
 @pytest.fixture

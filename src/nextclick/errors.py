@@ -66,10 +66,10 @@ class WorkerLostError(NextclickError):
 class TrainingDivergedError(NextclickError):
     """The loss of a network in training became infinite or not a number."""
 
-    def __init__(self, epoch: int, pairs: int, rate: float) -> None:
+    def __init__(self, epoch: int, step: int, pairs: int, rate: float) -> None:
         super().__init__(
-            f"training diverged in epoch {epoch} after {pairs:,} predicted clicks, at learning rate "
-            f"{rate:g}: the loss is no number any more. Try a smaller learning_rate"
+            f"training diverged in epoch {epoch}, step {step:,}, after {pairs:,} predicted clicks, at "
+            f"learning rate {rate:g}: the loss is no number any more. Try a smaller learning_rate"
         )
 
 

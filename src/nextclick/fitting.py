@@ -57,7 +57,8 @@ class Run:
     folder for a network's event files.  device: of a network, "auto" (a GPU where there is one), "cpu",
     "cuda", "cuda:1".  candidates: folder where a re-ranking recommender keeps the candidates of the training
     prefixes for its next training.  engine: the database that ``item-knn`` and ``vmis-knn`` are to be fitted
-    by; None: by compiled loops, in memory.
+    by; None: by compiled loops, in memory.  alone: this process trains by itself even where torchrun started
+    others.
     """
 
     checkpoints: Path | None = None
@@ -65,3 +66,4 @@ class Run:
     device: str = "auto"
     candidates: Path | None = None
     engine: NeighbourEngine | None = None
+    alone: bool = False

@@ -53,7 +53,19 @@ class OnnxExtractor:
         self.side = shape[2] if isinstance(shape[2], int) else side
         self.identity = f"onnx {sha256(path)} {self._output}"
         self.name = path.name
-        self.width = int(self(np.zeros((1, 3, self.side, self.side), np.float32)).shape[1])
+        try:
+            found = self(np.zeros((1, 3, self.side, self.side), np.float32))
+        except Exception as error:
+            reason = str(error).strip().split("\n")[0]
+            raise DataError(
+                f"{path}: fails on a picture of {self.side} x {self.side} pixels, float32: {reason}"
+            ) from error
+        if found.ndim != 2 or len(found) != 1:
+            raise DataError(
+                f"{path}: gives {list(found.shape)} for one picture, expected [1, D] or [1, D, h, w]; name "
+                f"another of its outputs: {', '.join(outputs)}"
+            )
+        self.width = int(found.shape[1])
 
     def __call__(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         scaled = (pixels - _MEAN) / _DEVIATION

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,11 +33,17 @@ def joined(texts: Sequence[str]) -> str:
     for text in texts:
         rest = text.strip()
         for before in said:
-            if before and rest.casefold().startswith(before.casefold()):
-                rest = rest[len(before) :].strip()
+            head, after = rest[: len(before)], rest[len(before) :]
+            if head.casefold() == before.casefold() and not _one_word(head[-1:] + after[:1]):
+                rest = after.strip()
         if rest:
             said.append(rest)
     return " ".join(said)
+
+
+def _one_word(letters: str) -> bool:
+    """Whether two letters belong to one word, so that a text may not be cut between them."""
+    return len(letters) == 2 and re.fullmatch(_WORD, letters) is not None
 
 
 def encode(texts: Sequence[str]) -> tuple[Sparse, dict[str, NDArray[Any]], dict[str, Any]]:

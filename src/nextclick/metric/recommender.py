@@ -197,12 +197,15 @@ class SML(NeuralRecommender):
     def _options(self, epochs: int, rate: float) -> Options:
         return replace(super()._options(epochs, rate), gain=self.gain)
 
-    def _in_a_step(self, batch: int) -> int:
+    def _in_a_step(self, batch: int, n_items: int) -> int:
+        from nextclick.network.softmax import in_a_step
+
         n = {"all": 0, "batch": batch * self.positives, "hard": batch * self.positives}
         candidates = n.get(self.negatives, self.n_negatives)
         sets = batch if self.negatives == "own" else 1  # of candidates, each with their vectors
         clicks = batch * self.last_clicks * (self.dim + self.hidden)
-        return 4 * clicks + 3 * batch * candidates + 2 * sets * candidates * self.dim
+        held = 4 * clicks + 3 * batch * candidates + 2 * sets * candidates * self.dim
+        return held + (in_a_step(n_items, self.dim) if self.negatives == "all" else 0)
 
     def _objective(self, network: Any, sessions: Sessions, workers: Workers) -> Objective:
         import torch

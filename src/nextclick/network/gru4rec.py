@@ -126,7 +126,7 @@ class GRU4Rec(NeuralRecommender):
         start_uniformly(network)
         return network
 
-    def _in_a_step(self, batch: int) -> int:
+    def _in_a_step(self, batch: int, n_items: int) -> int:
         from nextclick.network.sampling import in_a_step
 
         return in_a_step(batch, self.n_samples, self.hidden)

@@ -77,7 +77,7 @@ class TrainedRecommender(Recommender):
 
     def _fit(self, sessions: Sessions) -> None:
         torch = _torch()
-        from nextclick.network.workers import chosen_device, joined
+        from nextclick.network.workers import Workers, chosen_device, joined
 
         self._check_memory(sessions)
         try:
@@ -86,7 +86,7 @@ class TrainedRecommender(Recommender):
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(f"device {self._run.device!r} cannot be used: {error}") from error
         self.facts["epochs"] = []
-        self._learn(sessions, joined())
+        self._learn(sessions, Workers() if self._run.alone else joined())
         self.network.to("cpu").train(False)
 
     def _started(self) -> Any:
@@ -137,16 +137,13 @@ class TrainedRecommender(Recommender):
             whole = self._whole_network(sessions.n_items)
         n_weights = sum(weights.numel() for weights in whole.parameters())
         there = machine.available_memory()
-        step = self._in_a_step(min(self.batch_size, max(1, sessions.n_pairs)))
+        step = self._in_a_step(min(self.batch_size, max(1, sessions.n_pairs)), sessions.n_items)
         if there is not None and 4 * (n_weights * self.copies + step) > there:
             smaller = "make dim, hidden, batch_size or the number of negative samples smaller"
             raise TooLargeError(self.name, n_weights, sessions.n_items, self.copies, there, smaller, step)
 
-    def _in_a_step(self, batch: int) -> int:
-        """Return how many numbers of four bytes a step of the training holds besides the weights, about.
-
-        batch: ``batch_size``, or what there is.
-        """
+    def _in_a_step(self, batch: int, n_items: int) -> int:
+        """Return how many numbers of four bytes a step holds besides the weights, about; batch: its pairs."""
         return 0
 
 
@@ -374,10 +371,13 @@ class AllItemsRecommender(NeuralRecommender):
         default=0.0, metadata=about("of Adam, on all weights (L2)", low=0, search=("log", 1e-7, 1e-4))
     )
 
-    def _in_a_step(self, batch: int) -> int:
-        # Each pair's clicks before it, as attention reads them; the soft-max works in blocks.
+    def _in_a_step(self, batch: int, n_items: int) -> int:
+        from nextclick.network.softmax import in_a_step
+
+        # Each pair's clicks before it, as attention reads them, and the soft-max; cosines copy the items.
         width = max(int(getattr(self, name, 1)) for name in ("dim", "hidden"))
-        return 4 * batch * self.last_clicks * width
+        cosines = 2 * n_items * width if self.temperature > 0 else 0
+        return 4 * batch * self.last_clicks * width + in_a_step(n_items, width) + cosines
 
     def _objective(self, network: Network, sessions: Sessions, workers: Workers) -> Objective:
         import torch

@@ -101,12 +101,22 @@ class _Buffers:
 
     def __init__(self, n_items: int, width: int, low: torch.dtype, items: Tensor) -> None:
         self.made_for = (n_items, width, low, items.dtype, items.device)
-        self.rows = min(_ROWS, max(_FEWEST, _SCORES // max(n_items, 1)))
+        self.rows = _rows(n_items)
         sizes = [min(TILE, n_items - first) for first in range(0, n_items, TILE)]
         given: dict[str, Any] = {"dtype": low, "device": items.device}
         self.scores = [torch.empty(self.rows * size, **given) for size in sizes]
         # Full precision adds its products up in place, without a buffer.
         self.items = [torch.empty(0 if low == items.dtype else size, width, **given) for size in sizes]
+
+
+def _rows(n_items: int) -> int:
+    """Return how many sessions a block has at most."""
+    return min(_ROWS, max(_FEWEST, _SCORES // max(n_items, 1)))
+
+
+def in_a_step(n_items: int, width: int) -> int:
+    """Return how many numbers of four bytes the soft-max holds, about: a block's scores, the items twice."""
+    return n_items * (_rows(n_items) + 2 * (width + 1))
 
 
 _kept = threading.local()

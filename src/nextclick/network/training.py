@@ -105,7 +105,7 @@ def train(
     counts as best.  tell: called with (what is going on, pairs done, pairs of the epoch).  checkpoints:
     written after every epoch; where they hold some, training goes on from there, to the same result.
     watch: called with each epoch and its pairs per second.
-    Raises TrainingDivergedError at the first loss that is not a number.
+    Raises TrainingDivergedError at the first loss that is not a number; on a GPU soon after it.
     """
     network, workers = objective.network, objective.workers
     device = next(network.parameters()).device
@@ -121,10 +121,10 @@ def train(
                 group["lr"] = rate
             torch.manual_seed((options.seed * 1_000_003 + epoch) * workers.size + workers.rank)
             total = torch.zeros((), dtype=torch.float64, device=device)
-            done, start = 0, time.perf_counter()
+            done, step, start = 0, 0, time.perf_counter()
             told = 0.0
             network.train()
-            for batch in objective.batches(options.seed, epoch):
+            for step, batch in enumerate(objective.batches(options.seed, epoch), start=1):
                 optimizer.zero_grad(set_to_none=True)
                 loss, pairs = objective.loss(batch)
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -132,17 +132,19 @@ def train(
                 optimizer.step()
                 total.add_(loss.detach(), alpha=pairs)
                 done += pairs
+                if device.type == "cpu":  # a GPU would have to be waited for at every step
+                    _check(total, epoch, step, done, rate)
                 now = time.perf_counter()
                 if now - told > _EVERY:
                     told = now
-                    _check(total, epoch, done, rate)
+                    _check(total, epoch, step, done, rate)
                     speed, mean = f"{done / (now - start):,.0f} clicks/s", float(total) / max(done, 1)
                     tell(f"epoch {epoch}: loss {mean:.4f}, {speed}", done, objective.n_pairs)
             workers.add_up([total])
             seconds = time.perf_counter() - start
-            _check(total, epoch, done, rate)
+            _check(total, epoch, step, done, rate)
             if not all(_finite(weights) for weights in network.parameters()):
-                raise TrainingDivergedError(epoch, done, rate)
+                raise TrainingDivergedError(epoch, step, done, rate)
             figure = None
             network.train(False)
             if validate is not None:
@@ -177,6 +179,6 @@ _PART = 1 << 22
 _EVERY = 0.2  # seconds between two words on how far it is
 
 
-def _check(total: Tensor, epoch: int, pairs: int, rate: float) -> None:
+def _check(total: Tensor, epoch: int, step: int, pairs: int, rate: float) -> None:
     if not torch.isfinite(total):
-        raise TrainingDivergedError(epoch, pairs, rate)
+        raise TrainingDivergedError(epoch, step, pairs, rate)

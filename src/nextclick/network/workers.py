@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed
@@ -58,12 +59,17 @@ class Workers:
             raise WorkerLostError(self.rank, self.size, why) from error
 
 
+_PATIENCE = timedelta(days=2)
+"""The first process may have candidates to make while the others wait; a lost one shows at once."""
+
+
 def joined() -> Workers:
     """Join the processes that torchrun started, if it did; for good, as they cannot meet a second time."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Workers()
     if not distributed.is_initialized():
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        distributed.init_process_group(backend, timeout=_PATIENCE)
         atexit.register(_leave)
     return Workers(distributed.get_rank(), distributed.get_world_size())
 

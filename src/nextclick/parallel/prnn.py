@@ -177,7 +177,7 @@ class PRNN(NeuralRecommender):
             best.append(self._stage(name, sessions, kept, workers, epochs=chosen).epoch)
         return best
 
-    def _in_a_step(self, batch: int) -> int:
+    def _in_a_step(self, batch: int, n_items: int) -> int:
         from nextclick.network.sampling import in_a_step
 
         return in_a_step(batch, self.n_samples, self.hidden * len(self.representations))
@@ -197,6 +197,7 @@ class PRNN(NeuralRecommender):
         from nextclick.network.sources import IdSource
         from nextclick.parallel.network import ParallelNetwork, Subnet, start
 
+        self._check_fine_tuned()
         wide = 3 * self.hidden
         if self.architecture in ONE_GRU:
             network = ParallelNetwork(n_items, [self._whole(n_items)], "parallel", [1.0], self.dropout_hidden)
@@ -211,6 +212,15 @@ class PRNN(NeuralRecommender):
             )
         start(network)
         return network
+
+    def _check_fine_tuned(self) -> None:
+        from nextclick.features import Dense
+
+        if self.fine_tuned and self._given and not any(isinstance(of, Dense) for of in self._given.values()):
+            raise ConfigError(
+                f"prnn: fine_tuned=true trains dense feature vectors, such as those of pictures, and these "
+                f"features are sparse ones alone: {', '.join(self._given)}; leave it out"
+            )
 
     def _whole(self, n_items: int) -> Subnet:
         """The one GRU of an architecture without parallel ones."""

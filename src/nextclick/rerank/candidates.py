@@ -84,7 +84,8 @@ class Wanted:
     the sessions are cut into ``folds`` parts at random, and each part is answered by a copy fitted on the
     others;  "part": the same for the first of these parts only, and lists of other prefixes are not wanted
     (session neighbours leave the session out);
-    "auto": "session" for those that can, "part" for those that are trained in epochs, else "none".
+    "auto": "session" for those that can, "part" for others that know sessions by heart, as they are trained
+    in epochs or are made of such and of session neighbours, else "none".
     """
 
     k: int
@@ -103,7 +104,9 @@ class Wanted:
         """Return whether lists are wanted of one part of the sessions only."""
         if self.held_out == "part":
             return True
-        return self.held_out == "auto" and any(trained_in_epochs(one) for one in generators)
+        return self.held_out == "auto" and any(
+            reads_sessions(one) and not isinstance(one, SessionKNN) for one in generators
+        )
 
     def rows(self, generators: Sequence[Recommender], sessions: Sessions) -> NDArray[np.int64]:
         """Return the training prefixes whose lists are wanted, numbers among ``sessions.pairs()``."""
@@ -270,7 +273,8 @@ def _refitted(generator: Recommender, sessions: Sessions, what: str, tell: Tell,
     def told(now: str, done: int, total: int) -> None:
         tell(f"{generator.name} {what}, {now}", done, total)
 
-    return copy.fit(sessions, features=generator.features, progress=told, run=Run(device=run.device))
+    alone = Run(device=run.device, alone=True)  # where several processes train, the first one makes the lists
+    return copy.fit(sessions, features=generator.features, progress=told, run=alone)
 
 
 def without(sessions: Sessions, gone: NDArray[np.bool_]) -> Sessions:

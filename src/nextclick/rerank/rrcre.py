@@ -320,7 +320,10 @@ class RRCRE(Composite, TrainedRecommender):
             self._run_stage("re-ranking", objective, options, validate, digests)
 
     def _take_items(self) -> None:
-        """Start the item vectors from those of a generator that has some, scaled to a usual size."""
+        """Start the item vectors from those of a generator that has some, scaled to a usual size.
+
+        Wider ones are turned to where they vary most, of which the first coordinates are taken.
+        """
         import torch
 
         for one in self.generators:
@@ -330,9 +333,12 @@ class RRCRE(Composite, TrainedRecommender):
                 vectors = torch.from_numpy(space.vectors)
             if vectors is not None:
                 with torch.no_grad():
-                    width = min(vectors.shape[1], self.network.items.weight.shape[1])
+                    vectors, room = vectors[: self.n_items], self.network.items.weight.shape[1]
+                    if vectors.shape[1] > room:
+                        largest = torch.linalg.eigh(vectors.T @ vectors).eigenvectors.flip(1)  # [D, D]
+                        vectors = vectors @ largest[:, :room]
                     scale = _STARTED / max(float(vectors.std()), 1e-12)
-                    self.network.items.weight[:, :width] = vectors[: self.n_items, :width] * scale
+                    self.network.items.weight[:, : vectors.shape[1]] = vectors * scale
                 return
         there = ", ".join(one.name for one in self.generators)
         raise ConfigError(f"{self.name}: start=generator, but {there} has no item vectors; take start=random")
