@@ -28,7 +28,8 @@ INTRODUCTION = """# Command line
 The commands in the order of a first visit. `nextclick COMMAND --help` prints the same.
 
 - **Results** go to stdout, as JSON or as a table. **Progress and messages** go to stderr. So
-  `nextclick fit ... > fit.json` keeps the result and still shows what happens.
+  `nextclick fit ... > fit.json` keeps the result and still shows what happens. Where stderr is no terminal,
+  as in the log of a job, long work says once a minute how far it is.
 - **Exit code**: 0 when done, 1 for an error in data, settings or files, 2 for a command that was not
   written as it should be. An error says what is wrong, what was found and what to do.
 - **Output folders and files** are written aside and moved into place when complete. A command that fails
@@ -43,6 +44,7 @@ MORE = {
     "prepare": "[data](data.md).",
     "features": "[item features](features.md).",
     "features neighbours": "[item features](features.md#looking-at-them).",
+    "features add": "[item features](features.md#items-that-are-new).",
     "plan": "[past one machine](plan.md).",
     "models": "[models](models.md).",
     "fit": "[models](models.md), [model directories](artifacts.md).",
@@ -94,7 +96,16 @@ def _sections(name: str, command: click.Command, context: click.Context) -> list
 def _command(name: str, command: click.Command, context: click.Context) -> str:
     prose, example = _help(command)
     lines = [f"## nextclick {name}", "", "```text", context.get_usage().removeprefix("Usage: "), "```", ""]
-    lines += [prose, "", f"More: {MORE[name.split()[0]]}", "", "```console", *example, "```", ""]
+    lines += [
+        prose,
+        "",
+        f"More: {MORE.get(name) or MORE[name.split()[0]]}",
+        "",
+        "```console",
+        *example,
+        "```",
+        "",
+    ]
     rows = [row for parameter in command.params if (row := _option(parameter)) is not None]
     lines += ["| option | default | meaning |", "|---|---|---|", *rows, ""]
     return "\n".join(lines)

@@ -607,6 +607,16 @@ def test_from_items_to_an_evaluation_with_new_ones(desk: Path) -> None:
     assert result.exit_code == 1
     assert "pop reads no item features" in result.stderr
     assert not (desk / "pop").exists()
+    result = run("features", "add", model, desk / "f", "--out", desk / "wider")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["new_items"] == 4
+    result = run("recommend", desk / "wider", new, "-k", 5)
+    assert json.loads(result.stdout) == answer
+    result = run("features", "add", plain, desk / "f", "--out", desk / "none")
+    assert result.exit_code == 1
+    assert "fitted without features, so it cannot know new items" in result.stderr
+    assert not (desk / "none").exists()
+    assert "exists already" in run("features", "add", model, desk / "f", "--out", desk / "wider").stderr
 
 
 def test_similar_items_as_a_picture(desk: Path) -> None:

@@ -1,4 +1,4 @@
-"""``nextclick features``, and ``nextclick features neighbours`` beside it."""
+"""``nextclick features``, and ``nextclick features neighbours`` and ``add`` beside it."""
 
 from __future__ import annotations
 
@@ -218,4 +218,37 @@ def neighbours(
             console.print(f"  {cosine:.3f}  {other}  {words}".rstrip(), markup=False)
 
 
-_Features.others = {"neighbours": neighbours}
+@click.command()
+@click.argument("model_dir", metavar="MODEL", type=_PATH)
+@click.argument("features_dir", metavar="FEATURES", type=_PATH)
+@click.option("--out", required=True, type=_PATH, help="Directory of the model that knows them.")
+@click.option("--overwrite", is_flag=True, help="Replace that directory if it exists.")
+def add(model_dir: Path, features_dir: Path, out: Path, overwrite: bool) -> None:
+    """Make a copy of a fitted network that also knows the items that are new in FEATURES.
+
+    MODEL was fitted with features, and is not fitted again: new items are read by their features, and ranked
+    by what items like them have learnt. FEATURES are made like those of the fit ("nextclick features DATA
+    --items NEW --like FEATURES ..."). The copy is served, exported and evaluated like any other model.
+
+    \b
+    Example:
+      nextclick features add models/prnn new --out models/prnn-today
+      nextclick serve models/prnn-today
+    """
+    from nextclick import artifact
+    from nextclick.features import Features
+    from nextclick.files import check_new
+
+    check_new(out, overwrite=overwrite)
+    model = artifact.load(model_dir)
+    wider = model.with_items(Features.load(features_dir))
+    wider.save(out, overwrite=overwrite)
+    new = wider.n_items - model.n_items
+    messages.print(
+        f"{new:,} new items beside the {model.n_items:,} of {model_dir}: {out}\nnext: nextclick serve {out}",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
+    print_for_programs({"path": str(out), "model": wider.name, "new_items": new, "items": wider.n_items})
+
+
+_Features.others = {"neighbours": neighbours, "add": add}
