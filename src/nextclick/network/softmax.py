@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 TILE = 4096  # items; found by measurement, as are the most rows of a block
-_ROWS, _SCORES = 512, 25_000_000  # sessions of a block: so many, or as many as have so many scores in all
-_FEWEST = 128
+_ROWS, _FEWEST, _SCORES = 512, 128, 25_000_000  # sessions of a block: as many as have so many scores in all
 _LARGEST = 60.0  # no exponent is above this, so that sums of millions of them stay finite
-_SMALLEST = -80.0  # nor is the target's below this, so that no sum vanishes
+_SMALLEST = -40.0  # nor is the target's below this, so that no sum vanishes, and few numbers are subnormal
 
 
 class _FullSoftmax(torch.autograd.Function):
