@@ -270,7 +270,7 @@ def test_divergence_stops_with_the_step_and_advice(name: str) -> None:
     model = nextclick.build(name, {**QUICK[name], "learning_rate": 3e38, "epochs": 3})
     with pytest.raises(
         TrainingDivergedError,
-        match=r"epoch \d+ after [\d,]+ predicted .* learning rate 3e\+38.* smaller learning_rate",
+        match=r"epoch \d+, step [\d,]+, after [\d,]+ predicted .* rate 3e\+38.* smaller learning_rate",
     ):
         model.fit(chain(20, 60, noise=0.3, seed=1))
 
