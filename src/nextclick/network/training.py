@@ -132,12 +132,12 @@ def train(
                 optimizer.step()
                 total.add_(loss.detach(), alpha=pairs)
                 done += pairs
-                if device.type == "cpu":  # a GPU would have to be waited for at every step
-                    _check(total, epoch, step, done, rate)
                 now = time.perf_counter()
-                if now - told > _EVERY:
-                    told = now
+                due = now - told > _EVERY
+                if due or device.type == "cpu":  # a GPU would have to be waited for at every step
                     _check(total, epoch, step, done, rate)
+                if due:
+                    told = now
                     speed, mean = f"{done / (now - start):,.0f} clicks/s", float(total) / max(done, 1)
                     tell(f"epoch {epoch}: loss {mean:.4f}, {speed}", done, objective.n_pairs)
             workers.add_up([total])
