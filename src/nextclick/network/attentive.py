@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextclick.errors import ConfigError, DataError
-from nextclick.network.recommender import AllItemsRecommender
+from nextclick.network.all_items import AllItemsRecommender
 from nextclick.reasons import Attention
 from nextclick.sessions import UNKNOWN, ItemId, Queries
 

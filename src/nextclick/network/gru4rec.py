@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from nextclick.errors import ConfigError
-from nextclick.network.recommender import AllItemsRecommender, NeuralRecommender
+from nextclick.network.all_items import AllItemsRecommender
+from nextclick.network.recommender import NeuralRecommender
 from nextclick.sessions import Sessions
 from nextclick.settings import about
 

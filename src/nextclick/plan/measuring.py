@@ -29,7 +29,8 @@ from nextclick.artifact import load
 from nextclick.errors import ConfigError, NextclickError
 from nextclick.files import directory_size
 from nextclick.models import MODELS, build, find
-from nextclick.network.recommender import AllItemsRecommender, NeuralRecommender, TrainedRecommender
+from nextclick.network.all_items import AllItemsRecommender
+from nextclick.network.recommender import NeuralRecommender, TrainedRecommender
 from nextclick.plan import logs
 from nextclick.plan.costs import Cost, Counts, UnitCosts, fitted
 from nextclick.recommender import Recommender, Run
