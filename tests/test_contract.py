@@ -46,6 +46,7 @@ TRAINED = {
     "batch_size": 32,
     "decay": 0.9,
     "validation": 0.2,
+    "validation_by": "random",
     "metric": "mrr",
     "patience": 1,
     "refit": True,

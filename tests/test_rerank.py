@@ -27,7 +27,7 @@ from nextclick.neighbours.session_votes import SessionKNN
 from nextclick.network import batches
 from nextclick.recommender import Run
 from nextclick.rerank import kernels
-from nextclick.rerank.candidates import Wanted, cleaned, clicked, training_lists, without
+from nextclick.rerank.candidates import Wanted, cleaned, clicked, training_lists
 from nextclick.rerank.network import Reranker, picked, rows_of_places
 from nextclick.rerank.scoring import Scorer
 from nextclick.rerank.training import Reordering, lengths_of
@@ -349,7 +349,7 @@ def test_leaving_a_session_out_is_fitting_without_it(model: SessionKNN) -> None:
     for session in range(0, len(TRAIN), 7):
         rows = np.flatnonzero(own == session)
         refitted = type(model)(**nextclick.settings.values_of(model))
-        refitted.fit(without(TRAIN, np.arange(len(TRAIN)) == session))
+        refitted.fit(TRAIN.where(np.arange(len(TRAIN)) != session))
         votes = refitted._votes(queries[rows])  # what fills the list behind them goes by popularity
         for row, n in zip(rows, np.diff(votes.offsets), strict=True):
             expected, of_expected = (part[0] for part in refitted.top(queries[row : row + 1], 10))
@@ -380,7 +380,7 @@ def test_generators_answer_as_they_are_without_the_session_or_without_its_part()
     assert about["held out"] == "folds"
     part = np.random.default_rng(3).permutation(len(TRAIN)) % 3
     for fold in range(3):
-        copy = nextclick.VSKNN().fit(without(TRAIN, part == fold))
+        copy = nextclick.VSKNN().fit(TRAIN.where(part != fold))
         rows = np.flatnonzero(part[own] == fold)
         assert len(rows) > 40
         assert folds[rows].tolist() == copy.top(queries[rows], 6)[0].tolist()
@@ -401,7 +401,7 @@ def test_what_is_trained_in_epochs_answers_a_part_that_its_copy_has_not_seen() -
         assert [one["held out"] for one in about] == ["session", "part", "none"]
         part = Wanted(6, "auto", 3).parts(TRAIN)
         assert rows.tolist() == np.flatnonzero(part[own] == 0).tolist()
-        copy = nextclick.BPRMF(epochs=2).fit(without(TRAIN, part == 0))
+        copy = nextclick.BPRMF(epochs=2).fit(TRAIN.where(part != 0))
         assert lists[1][0].tolist() == copy.top(queries[rows], 6)[0].tolist()
         assert lists[0][0].tolist() == generators[0].top_without(queries[rows], own[rows], 6)[0].tolist()
     model = RRCRE(generators, **SMALL).fit(TRAIN)

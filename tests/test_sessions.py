@@ -198,6 +198,19 @@ def test_slices_are_views_and_equal_sliced_lists(lists: list[list[int]], data: s
     assert lists_of(inner) == lists[which][1:]
 
 
+@settings(deadline=None)
+@given(lists=int_sessions, data=st.data())
+def test_chosen_sessions_are_those_of_the_lists(lists: list[list[int]], data: st.DataObject) -> None:
+    sessions = Sessions.from_lists(lists)
+    which = data.draw(st.lists(st.booleans(), min_size=len(lists), max_size=len(lists)))
+    chosen = sessions.where(np.array(which, np.bool_))
+    wanted = [s for s, one in enumerate(which) if one]
+    assert lists_of(chosen) == [lists[s] for s in wanted]
+    assert chosen.times.tolist() == [time for s in wanted for time in sessions[s : s + 1].times.tolist()]
+    assert chosen.vocabulary is sessions.vocabulary
+    assert chosen.offsets[0] == 0
+
+
 def test_slices_carry_times_and_events() -> None:
     sessions = Sessions(
         items=np.array([0, 1, 0, 2], np.int32),
@@ -212,6 +225,9 @@ def test_slices_carry_times_and_events() -> None:
     assert part.times.tolist() == [30, 40]
     assert part.events is not None
     assert part.events.tolist() == [1, 0]
+    chosen = sessions.where(np.array([True, False, True]))
+    assert chosen.events is not None
+    assert (chosen.events.tolist(), chosen.times.tolist()) == ([0, 1, 0], [10, 20, 40])
     assert (part.event_names, part.clock) == (("view", "buy"), True)
     with pytest.raises(ValueError, match="in order only"):
         sessions[::2]

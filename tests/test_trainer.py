@@ -264,6 +264,27 @@ def test_refit_is_a_fit_on_all_for_the_chosen_epochs(name: str) -> None:
     assert not same_state(model, plain)
 
 
+@pytest.mark.parametrize(("by", "latest"), [("time", True), ("random", False)])
+def test_the_sessions_that_choose_the_epoch_are_the_latest_or_any(by: str, latest: bool) -> None:
+    seen: list[tuple[Sessions, Sessions]] = []
+
+    class Seen(nextclick.NARM):
+        def _stage(self, stage: str, sessions: Sessions, kept: Sessions, *args: Any, **more: Any) -> Epoch:
+            seen.append((sessions, kept))
+            return super()._stage(stage, sessions, kept, *args, **more)
+
+    for seed in (1, 1, 2):
+        Seen(**{**MODELS["narm"], "epochs": 1}, validation=0.3, validation_by=by, seed=seed).fit(TRAIN)
+    assert [len(kept) for _, kept in seen] == 3 * [int(0.3 * len(TRAIN))]
+    for fitted, kept in seen:  # times count up, so that each click has one of its own
+        assert np.array_equal(np.sort(np.r_[fitted.times, kept.times]), TRAIN.times)
+        assert (fitted.times.max() < kept.times.min()) == latest
+        assert (np.diff(fitted.times) > 0).all()
+    times = [kept.times.tolist() for _, kept in seen]
+    assert times[0] == times[1]
+    assert (times[0] == times[2]) == latest
+
+
 def test_refit_of_two_trainings_is_a_fit_on_all_for_the_epochs_of_each() -> None:
     """Of gru4rec-plus, whose second training is on the latest sessions."""
     values = {**MODELS["gru4rec-plus"], "validation": 0.3, "patience": 1, "learning_rate": 0.03}

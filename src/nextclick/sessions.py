@@ -230,6 +230,17 @@ class Sessions:
             events=None if self.events is None else self.events[a:b],
         )
 
+    def where(self, which: NDArray[np.bool_]) -> Sessions:
+        """Return the chosen sessions, in their order, over the same items;  which: bool [n_sessions]."""
+        stay = which[self.session_of]
+        return replace(
+            self,
+            items=self.items[stay],
+            times=self.times[stay],
+            offsets=np.r_[0, np.cumsum(self.lengths[which])].astype(np.int64),
+            events=None if self.events is None else self.events[stay],
+        )
+
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Clicks per session, [n_sessions]."""

@@ -68,7 +68,7 @@ class GRU4Rec(NeuralRecommender):
     batch_size: int = field(default=144, metadata=about("sessions side by side", low=1, search=[32, 64, 144]))
     validation: float = field(
         default=0.0,
-        metadata=about("share of the sessions, the latest, to choose the epoch on; 0: none", low=0, high=0.9),
+        metadata=about("share of the sessions, to choose the epoch on; 0: none", low=0, high=0.9),
     )
     learning_rate: float = field(default=0.05, metadata=about("of Adagrad", low=0, search=("log", 0.02, 0.3)))
     momentum: float = field(default=0.2, metadata=about("of Adagrad", low=0, high=0.99, search=(0.0, 0.8)))
@@ -189,9 +189,8 @@ class GRU4RecPlus(AllItemsRecommender):
             nn.init.xavier_normal_(weights) if weights.ndim > 1 else nn.init.zeros_(weights)
         return network
 
-    def _train(self, sessions: Sessions, held_out: int, workers: Workers) -> None:
-        kept = sessions[len(sessions) - held_out :]
-        epochs = self._both(sessions[: len(sessions) - held_out], kept, workers, (None, None), "")
+    def _train(self, sessions: Sessions, fitted: Sessions, kept: Sessions, workers: Workers) -> None:
+        epochs = self._both(fitted, kept, workers, (None, None), "")
         if self.refit and kept.n_pairs:
             self._both(sessions, kept[:0], workers, epochs, "refit ")
 

@@ -151,7 +151,7 @@ class TrainedRecommender(Recommender):
 class NeuralRecommender(TrainedRecommender, IndexedRecommender):
     """Base of the networks that score every item from the prefix.
 
-    The last part of the training sessions, by time, is kept to choose the epoch on. An empty prefix is
+    A part of the training sessions, the last ones by time, is kept to choose the epoch on. An empty prefix is
     answered with the most clicked items.
     Fitted with features, the vectors by which items are read are their own and what their features add
     (``item_vectors``), on the output side too where that is the same table; items that are new but have
@@ -166,7 +166,10 @@ class NeuralRecommender(TrainedRecommender, IndexedRecommender):
 
     validation: float = field(
         default=0.1,
-        metadata=about("share of the sessions, the latest, to choose the epoch on; 0: none", low=0, high=0.9),
+        metadata=about("share of the sessions, to choose the epoch on; 0: none", low=0, high=0.9),
+    )
+    validation_by: Literal["time", "random"] = field(
+        default="time", metadata=about("which sessions these are: the latest, or any")
     )
     metric: Literal["recall", "mrr"] = field(
         default="recall", metadata=about("what is to be best on the validation sessions, at 20")
@@ -197,9 +200,8 @@ class NeuralRecommender(TrainedRecommender, IndexedRecommender):
     def _objective(self, network: Network, sessions: Sessions, workers: Workers) -> Objective:
         """Return what the network is trained for on these sessions."""
 
-    def _train(self, sessions: Sessions, held_out: int, workers: Workers) -> None:
-        """Train on all but the last sessions, which choose the epoch; then on all, if asked to."""
-        fitted, kept = sessions[: len(sessions) - held_out], sessions[len(sessions) - held_out :]
+    def _train(self, sessions: Sessions, fitted: Sessions, kept: Sessions, workers: Workers) -> None:
+        """Train on all but the kept sessions, which choose the epoch; then on all sessions, if asked to."""
         self.network = self._started()
         best = self._stage("training", fitted, kept, workers)
         if self.refit and kept.n_pairs:
@@ -233,10 +235,19 @@ class NeuralRecommender(TrainedRecommender, IndexedRecommender):
 
     def _learn(self, sessions: Sessions, workers: Workers) -> None:
         self._forget_index()
-        held_out = int(len(sessions) * self.validation)
-        if sessions[: len(sessions) - held_out].n_pairs == 0:
+        fitted, kept = self._parts(sessions)
+        if fitted.n_pairs == 0:
             raise DataError(f"{self.name}: no training session has two clicks, so there is nothing to learn")
-        self._train(sessions, held_out, workers)
+        self._train(sessions, fitted, kept, workers)
+
+    def _parts(self, sessions: Sessions) -> tuple[Sessions, Sessions]:
+        """Return the sessions to train on, and those kept to choose the epoch on."""
+        n = len(sessions)
+        first = n - int(n * self.validation)
+        if self.validation_by == "time":
+            return sessions[:first], sessions[first:]
+        keep = np.random.default_rng(self.seed).permutation(n) >= first
+        return sessions.where(~keep), sessions.where(keep)
 
     def _stage(
         self, stage: str, sessions: Sessions, kept: Sessions, workers: Workers, *,

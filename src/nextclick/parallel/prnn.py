@@ -71,7 +71,7 @@ class PRNN(NeuralRecommender):
     batch_size: int = field(default=50, metadata=about("sessions side by side", low=1, search=[32, 50, 100]))
     validation: float = field(
         default=0.0,
-        metadata=about("share of the sessions, the latest, to choose the epoch on; 0: none", low=0, high=0.9),
+        metadata=about("share of the sessions, to choose the epoch on; 0: none", low=0, high=0.9),
     )
     learning_rate: float = field(default=0.1, metadata=about("of Adagrad", low=0, search=("log", 0.01, 0.3)))
     momentum: float = field(default=0.0, metadata=about("of Adagrad", low=0, high=0.99))
@@ -153,8 +153,7 @@ class PRNN(NeuralRecommender):
         network: nn.Module = self._network(n_items)  # its subnets read the features
         return network
 
-    def _train(self, sessions: Sessions, held_out: int, workers: Workers) -> None:
-        fitted, kept = sessions[: len(sessions) - held_out], sessions[len(sessions) - held_out :]
+    def _train(self, sessions: Sessions, fitted: Sessions, kept: Sessions, workers: Workers) -> None:
         epochs = self._stages("training", fitted, kept, workers, [])
         if self.refit and kept.n_pairs:
             self._stages("refit", sessions, sessions[:0], workers, epochs)

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -252,7 +252,7 @@ def _parts(
     if way in ("folds", "part"):
         part = wanted.parts(sessions)
         for fold in range(wanted.folds if way == "folds" else 1):
-            others = without(sessions, part == fold)
+            others = sessions.where(part != fold)
             copy = _refitted(generator, others, f"without part {fold + 1} of {wanted.folds}", tell, run)
             rows = np.flatnonzero(part[session] == fold)
             yield rows, lambda queries, own, k, copy=copy: copy.top(queries, k)  # type: ignore[misc]
@@ -275,18 +275,6 @@ def _refitted(generator: Recommender, sessions: Sessions, what: str, tell: Tell,
 
     alone = Run(device=run.device, alone=True)  # where several processes train, the first one makes the lists
     return copy.fit(sessions, features=generator.features, progress=told, run=alone)
-
-
-def without(sessions: Sessions, gone: NDArray[np.bool_]) -> Sessions:
-    """Return the sessions that are not gone, bool [n_sessions], over the same items."""
-    stay = ~gone[sessions.session_of]
-    return replace(
-        sessions,
-        items=sessions.items[stay],
-        times=sessions.times[stay],
-        offsets=np.r_[0, np.cumsum(sessions.lengths[~gone])].astype(np.int64),
-        events=None if sessions.events is None else sessions.events[stay],
-    )
 
 
 def _room(file: Path, shape: tuple[int, int], kind: type[np.generic]) -> np.memmap[Any, Any]:
