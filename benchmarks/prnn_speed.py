@@ -137,7 +137,8 @@ def write_googlenet(file: Path) -> int:
 
     def convolution(given: str, channels: int, wide: int, size: int, stride: int = 1) -> str:
         name = f"c{len(weights)}"
-        drawn = rng.normal(0, (2 / (channels * size * size)) ** 0.5, (wide, channels, size, size))
+        # With longer tails than any start has, as trained weights have: random ones are refused.
+        drawn = rng.laplace(0, (1 / (channels * size * size)) ** 0.5, (wide, channels, size, size))
         weights.append(onnx.numpy_helper.from_array(drawn.astype(np.float32), f"{name}.w"))
         pad = size // 2
         nodes.append(h.make_node("Conv", [given, f"{name}.w"], [name], strides=[stride] * 2, pads=[pad] * 4))

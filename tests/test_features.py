@@ -415,6 +415,62 @@ def test_a_module_with_random_weights_is_refused() -> None:
     assert extractor(np.zeros((2, 3, 8, 8), np.float32)).shape == (2, 4)
 
 
+START: dict[str, Any] = {
+    "PyTorch's own": lambda init, weights: init.kaiming_uniform_(weights, a=5**0.5),
+    "normal": lambda init, weights: init.xavier_normal_(weights),
+    "cut off": lambda init, weights: init.trunc_normal_(weights, 0.0, 0.1, -0.2, 0.2),
+}
+
+
+@pytest.mark.parametrize("start", START)
+def test_weights_as_they_were_drawn_are_refused_in_modules_and_files(start: str, tmp_path: Path) -> None:
+    """And taken after a few steps of training, whose batch normalisation nobody has to have."""
+    torch = pytest.importorskip("torch")
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from nextclick.features.extractors import OnnxExtractor, TorchExtractor
+
+    torch.manual_seed(1)
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 16, 3, padding=1, stride=2), torch.nn.ReLU(), torch.nn.Conv2d(16, 32, 3),
+        torch.nn.ReLU(), torch.nn.Conv2d(32, 32, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+    )  # fmt: skip
+    for layer in module:
+        if hasattr(layer, "weight"):
+            START[start](torch.nn.init, layer.weight)
+
+    def written() -> Path:
+        """The convolutions alone, as a file."""
+        h = onnx.helper
+        pictures = h.make_tensor_value_info("pictures", onnx.TensorProto.FLOAT, ["batch", 3, 16, 16])
+        out = h.make_tensor_value_info("out", onnx.TensorProto.FLOAT, None)
+        weights = [
+            onnx.numpy_helper.from_array(module[n].weight.detach().numpy(), f"w{n}") for n in (0, 2, 4)
+        ]
+        nodes = [
+            h.make_node("Conv", ["pictures", "w0"], ["a"]), h.make_node("Conv", ["a", "w2"], ["b"]),
+            h.make_node("Conv", ["b", "w4"], ["c"]), h.make_node("GlobalAveragePool", ["c"], ["out"]),
+        ]  # fmt: skip
+        graph = h.make_graph(nodes, "net", [pictures], [out], weights)
+        onnx.save(
+            h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=9), tmp_path / "net.onnx"
+        )
+        return tmp_path / "net.onnx"
+
+    with pytest.raises(ConfigError, match=r"extractor Sequential: its weights are random: every matrix"):
+        TorchExtractor(module, weights="ours", side=16)
+    with pytest.raises(DataError, match=r"net\.onnx: its weights are random: every matrix"):
+        OnnxExtractor(written())
+    optimizer = torch.optim.Adam(module.parameters(), 0.01)
+    pictures, kinds = torch.rand(64, 3, 16, 16), torch.arange(64) % 32
+    for _ in range(100):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(module(pictures), kinds).backward()
+        optimizer.step()
+    assert TorchExtractor(module, weights="ours", side=16).width == 32
+    assert OnnxExtractor(written()).width == 32
+
+
 def shapes(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Pictures of four kinds: discs or bars, fine or coarse, of any colour and place."""
     rng = np.random.default_rng(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,12 @@ from nextclick.files import sha256
 
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]  # of ImageNet's pictures, by channel
 _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)[:, None, None]
+_TELLING, _READ = (
+    1000,
+    100_000,
+)  # numbers of a matrix that its spread can be told from; how many are looked at
+_CUSTOM = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1)  # deviations that starts have whatever the shape
+_SURE = 1e-4  # of a matrix that was drawn, the probability to be taken for a trained one
 
 
 class OnnxExtractor:
@@ -21,7 +28,8 @@ class OnnxExtractor:
     output: name of the output to take, the first if left out; one of four dimensions is averaged over its
     places, which makes the last convolution of a network as good as its last pooling.  Pictures are scaled
     by ImageNet's mean and deviation, as almost all such networks expect.
-    Raises DataError when the file does not load, or takes something else than pictures.
+    Raises DataError when the file does not load, takes something else than pictures, or holds random weights
+    (``are_random``).
     """
 
     def __init__(self, path: str | Path, output: str | None = None, side: int = 224) -> None:
@@ -65,6 +73,8 @@ class OnnxExtractor:
                 f"{path}: gives {list(found.shape)} for one picture, expected [1, D] or [1, D, h, w]; name "
                 f"another of its outputs: {', '.join(outputs)}"
             )
+        if are_random(_matrices(path)):
+            raise DataError(f"{path}: {_RANDOM}")
         self.width = int(found.shape[1])
 
     def __call__(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -78,9 +88,9 @@ class OnnxExtractor:
 class TorchExtractor:
     """Any PyTorch module that takes pictures [B, 3, side, side] and returns [B, D] or [B, D, h, w].
 
-    weights: where they are from, in words, as reports show it.  A module whose batch normalisation has seen
-    no picture has the weights it was made with, and is refused: random features would look like real ones.
-    Raises ConfigError then, and without a word on the weights.
+    weights: where they are from, in words, as reports show it.
+    Raises ConfigError without a word on the weights, and for random ones: where batch normalisation has seen
+    no picture, or the weights are still spread as they were drawn (``are_random``).
     """
 
     def __init__(self, module: Any, *, weights: str, side: int = 224, name: str = "") -> None:
@@ -97,8 +107,11 @@ class TorchExtractor:
                 f"extractor {named}: its weights are random, no picture has ever been through its batch "
                 "normalisation; load trained weights first"
             )
+        state = module.state_dict()
+        if are_random(tensor.detach().float().cpu().numpy() for tensor in state.values() if tensor.ndim > 1):
+            raise ConfigError(f"extractor {named}: {_RANDOM}")
         digest = hashlib.sha256()
-        for tensor in module.state_dict().values():
+        for tensor in state.values():
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         self._module, self.side = module.train(False), side
         self.name, self.identity = f"{named} ({weights})", f"torch {named} {digest.hexdigest()}"
@@ -111,6 +124,59 @@ class TorchExtractor:
             found = self._module(torch.from_numpy((pixels - _MEAN) / _DEVIATION))
             pooled: NDArray[np.float32] = (found.mean((2, 3)) if found.ndim == 4 else found).numpy()
         return pooled
+
+
+_RANDOM = (
+    "its weights are random: every matrix is still spread as numbers drawn for a start are, so its features "
+    "would say nothing of a picture; give a network that was trained"
+)
+
+
+def are_random(matrices: Iterable[NDArray[Any]]) -> bool:
+    """Return whether weights are as they were drawn: no matrix is spread otherwise than a start usually is.
+
+    matrices: weights of any shape, [out, in, ...] or [in, out]; those of fewer than 1,000 numbers tell
+    nothing. A start is drawn evenly between two bounds, from a normal distribution that is cut off at two
+    deviations, or from a whole one of a deviation that the shape or custom gives; the test is Kolmogorov and
+    Smirnov's. Trained weights may come near a normal distribution, but not of just that deviation.
+    """
+    try:
+        from scipy import stats
+    except ImportError:
+        raise MissingExtraError("an extractor of pictures", "features") from None
+
+    told = False
+    for matrix in matrices:
+        if matrix.size < _TELLING:
+            continue
+        told = True
+        numbers = np.asarray(matrix, np.float64).ravel()[:: matrix.size // _READ + 1]
+        low, high = numbers.min(), numbers.max()
+        if not high > low:
+            continue  # all the same: not trained either
+        into, out = (matrix.size // matrix.shape[axis] for axis in (0, 1))
+        by_shape = [(gain / n) ** 0.5 for gain in (1, 2) for n in (into, out, (into + out) / 2)]
+        starts = [
+            stats.uniform(low, high - low), stats.truncnorm(-2, 2, (low + high) / 2, (high - low) / 4),
+            *(stats.norm(0, deviation) for deviation in (*by_shape, *_CUSTOM)),
+        ]  # fmt: skip
+        if max(stats.kstest(numbers, start.cdf).pvalue for start in starts) < _SURE:
+            return False
+    return told
+
+
+def _matrices(path: Path) -> Iterator[NDArray[Any]]:
+    """Read the weights of an ONNX file that have two dimensions or more, one after the other."""
+    try:
+        import onnx
+    except ImportError:
+        raise MissingExtraError("an ONNX extractor", "features") from None
+
+    graph = onnx.load(path).graph
+    constants = (of.t for node in graph.node if node.op_type == "Constant" for of in node.attribute)
+    for tensor in (*graph.initializer, *constants):
+        if len(tensor.dims) > 1 and onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).kind == "f":
+            yield onnx.numpy_helper.to_array(tensor, str(path.parent))
 
 
 def googlenet() -> TorchExtractor:
