@@ -404,6 +404,15 @@ def test_what_fits_in_the_memory_to_the_byte_is_trained(monkeypatch: pytest.Monk
     model.fit(TRAIN)
 
 
+def test_the_memory_that_counts_is_that_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nextclick.network.workers import memory_of
+
+    monkeypatch.setattr("nextclick.machine.available_memory", lambda: 5)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (7 + device.index, 100))
+    assert memory_of(torch.device("cpu")) == 5
+    assert memory_of(torch.device("cuda", 1)) == 8
+
+
 def test_a_device_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match="device 'nonsense' cannot be used"):
         nextclick.GRU4Rec(epochs=1, hidden=4).fit(TRAIN, run=Run(device="nonsense"))

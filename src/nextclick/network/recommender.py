@@ -13,7 +13,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from nextclick import __version__, machine, settings
+from nextclick import __version__, settings
 from nextclick.errors import ArtifactError, ConfigError, DataError, MissingExtraError, TooLargeError
 from nextclick.features import Features, Representation
 from nextclick.network.given import NewItems, arrays_of, restored, told
@@ -79,12 +79,12 @@ class TrainedRecommender(Recommender):
         torch = _torch()
         from nextclick.network.workers import Workers, chosen_device, joined
 
-        self._check_memory(sessions)
         try:
             self._device = chosen_device(self._run.device)
             torch.empty(0, device=self._device)
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(f"device {self._run.device!r} cannot be used: {error}") from error
+        self._check_memory(sessions)
         self.facts["epochs"] = []
         self._learn(sessions, Workers() if self._run.alone else joined())
         self.network.to("cpu").train(False)
@@ -130,13 +130,15 @@ class TrainedRecommender(Recommender):
         self.network: Any = network.train(False)
 
     def _check_memory(self, sessions: Sessions) -> None:
-        """Refuse a training that cannot fit in memory, with the arithmetic."""
+        """Refuse a training that cannot fit in the memory of its device, with the arithmetic."""
         import torch
+
+        from nextclick.network.workers import memory_of
 
         with torch.device("meta"):
             whole = self._whole_network(sessions.n_items)
         n_weights = sum(weights.numel() for weights in whole.parameters())
-        there = machine.available_memory()
+        there = memory_of(self._device)
         step = self._in_a_step(min(self.batch_size, max(1, sessions.n_pairs)), sessions.n_items)
         if there is not None and 4 * (n_weights * self.copies + step) > there:
             smaller = "make dim, hidden, batch_size or the number of negative samples smaller"

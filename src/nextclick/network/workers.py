@@ -12,6 +12,7 @@ from datetime import timedelta
 import torch
 from torch import Tensor, distributed
 
+from nextclick import machine
 from nextclick.errors import WorkerLostError
 
 
@@ -77,6 +78,11 @@ def joined() -> Workers:
 def _leave() -> None:
     if distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def memory_of(device: torch.device) -> int | None:
+    """Return the bytes that can still be taken on a device; None where that cannot be found out."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else machine.available_memory()
 
 
 def chosen_device(name: str) -> torch.device:
