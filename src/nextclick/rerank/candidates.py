@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from nextclick import __version__, settings
 from nextclick.errors import ConfigError, DataError
 from nextclick.files import alone, new_directory, sha256, write_json
+from nextclick.neighbours.item_table import ItemToItem
 from nextclick.neighbours.session_votes import SessionKNN
 from nextclick.recommender import Recommender, Run
 from nextclick.rerank.composite import generators_of
@@ -85,19 +86,26 @@ class Wanted:
     others;  "part": the same for the first of these parts only, and lists of other prefixes are not wanted
     (session neighbours leave the session out);
     "auto": "session" for those that can, "part" for others that know sessions by heart, as they are trained
-    in epochs or are made of such and of session neighbours, else "none".
+    in epochs or are made of such and of session neighbours, and "none" for those that only count. Beside
+    other generators tables of pairs are held out too, in "folds" or "part" as these are: having counted the
+    click that is asked for they would look far better than they are.
     """
 
     k: int
     held_out: HeldOut = "auto"
     folds: int = 3
 
-    def way(self, generator: Recommender) -> str:
-        """Return how a generator answers the sessions it was fitted on: none, session, part or folds."""
+    def ways(self, generators: Sequence[Recommender]) -> list[str]:
+        """Return how each generator answers the sessions it was fitted on: none, session, part or folds."""
+        return [self._way(generator, generators) for generator in generators]
+
+    def _way(self, generator: Recommender, generators: Sequence[Recommender]) -> str:
         if self.held_out in ("none", "folds"):
             return self.held_out
         if isinstance(generator, SessionKNN):
             return "session"
+        if self.held_out == "auto" and len(generators) > 1 and counts_pairs(generator):
+            return "part" if self._partly(generators) else "folds"
         return "part" if self.held_out != "session" and self._partly([generator]) else "none"
 
     def _partly(self, generators: Sequence[Recommender]) -> bool:
@@ -121,13 +129,14 @@ class Wanted:
 
     def check(self, generators: Sequence[Recommender], sessions: Sessions) -> None:
         """Raise ConfigError for what cannot be held out of these generators and sessions."""
-        if self.held_out == "session" and not any(self.way(one) == "session" for one in generators):
+        ways = self.ways(generators)
+        if self.held_out == "session" and "session" not in ways:
             names = ", ".join(one.name for one in generators)
             raise ConfigError(
                 f"held_out=session: {names} cannot leave a session out, only session neighbours can; take "
                 "held_out=folds, or held_out=none"
             )
-        if (self.held_out == "folds" or self._partly(generators)) and len(sessions) < self.folds:
+        if ("folds" in ways or self._partly(generators)) and len(sessions) < self.folds:
             raise ConfigError(
                 f"folds={self.folds}: there are {len(sessions)} sessions only; take fewer, or held_out=none"
             )
@@ -145,6 +154,11 @@ def reads_sessions(model: Recommender) -> bool:
         or trained_in_epochs(model)
         or any(map(reads_sessions, generators_of(model)))
     )
+
+
+def counts_pairs(model: Recommender) -> bool:
+    """Return whether a recommender, or a generator of it, answers from a table of items beside each item."""
+    return isinstance(model, ItemToItem) or any(map(counts_pairs, generators_of(model)))
 
 
 @contextmanager
@@ -172,24 +186,23 @@ def training_lists(
         of_sessions, rows = checksum(sessions), wanted.rows(generators, sessions)
         partly = {"part of": wanted.folds} if len(rows) < sessions.n_pairs else {}
         found, about = [], []
-        for generator in generators:
+        for generator, way in zip(generators, wanted.ways(generators), strict=True):
             key = {
                 "generator": identity(generator), "sessions": of_sessions, "k": wanted.k,
-                "held out": wanted.way(generator),
-                "folds": wanted.folds if wanted.way(generator) == "folds" else 0, "nextclick": __version__,
+                "held out": way, "folds": wanted.folds if way == "folds" else 0, "nextclick": __version__,
                 **partly,
             }  # fmt: skip
-            if wanted.way(generator) == "folds":  # its copies learn from the times too
+            if way == "folds":  # its copies learn from the times too
                 key["times"] = hashlib.sha256(np.ascontiguousarray(sessions.times).data).hexdigest()
             name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
             place = base / f"{generator.name}-{name}"
             if not place.exists():
                 with alone(base):
                     if not place.exists():  # made by another process meanwhile
-                        _write(place, key, generator, sessions, rows, wanted, tell, run)
+                        _write(place, key, generator, way, sessions, rows, wanted, tell, run)
             lists, facts = _opened(place, key, (len(rows), wanted.k))
             found.append(lists)
-            about.append({"model": generator.name, "held out": wanted.way(generator), **facts})
+            about.append({"model": generator.name, "held out": way, **facts})
         yield found, about, rows
 
 
@@ -212,7 +225,7 @@ def checksum(sessions: Sessions) -> str:
 
 
 def _write(
-    place: Path, key: Mapping[str, Any], generator: Recommender, sessions: Sessions,
+    place: Path, key: Mapping[str, Any], generator: Recommender, way: str, sessions: Sessions,
     chosen: NDArray[np.int64], wanted: Wanted, tell: Tell, run: Run,
 ) -> None:  # fmt: skip
     queries, positions = sessions.pairs()
@@ -223,7 +236,7 @@ def _write(
             _room(aside / name, (len(queries), wanted.k), kind) for name, kind in _ARRAYS.items()
         )
         done = 0
-        for rows, answer in _parts(generator, sessions, session, wanted, tell, run):
+        for rows, answer in _parts(generator, way, sessions, session, wanted, tell, run):
             for low in range(0, len(rows), _BLOCK):
                 block = rows[low : low + _BLOCK]
                 lists = answer(queries[block], session[block], min(wanted.k, generator.n_items))
@@ -244,11 +257,10 @@ Answer = Callable[[Queries, NDArray[np.int64], int], tuple[NDArray[Any], NDArray
 
 
 def _parts(
-    generator: Recommender, sessions: Sessions, session: NDArray[np.int64], wanted: Wanted, tell: Tell,
-    run: Run,
+    generator: Recommender, way: str, sessions: Sessions, session: NDArray[np.int64], wanted: Wanted,
+    tell: Tell, run: Run,
 ) -> Iterator[tuple[NDArray[np.int64], Answer]]:  # fmt: skip
     """Yield the prefixes of these sessions, numbers among them, in parts, with what answers each."""
-    way = wanted.way(generator)
     if way in ("folds", "part"):
         part = wanted.parts(sessions)
         for fold in range(wanted.folds if way == "folds" else 1):

@@ -143,7 +143,8 @@ class RRCRE(Composite, TrainedRecommender):
             "what generators may have seen of the prefixes they generate for in training: none: held out "
             "nothing; session: session neighbours leave the session out; folds: copies fitted on the other "
             "parts of the sessions; part: one such copy, and only its part is trained on; auto: session for "
-            "session neighbours, part for what is trained in epochs, else none"
+            "session neighbours, part for what is trained in epochs, none for tables of counts alone, folds "
+            "or part for them beside other generators"
         ),
     )
     folds: int = field(
