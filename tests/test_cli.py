@@ -199,6 +199,18 @@ def test_evaluate_tells_models_of_the_same_name_apart(shop: Path, tmp_path: Path
     assert [model["name"] for model in json.loads(shown)["models"]] == ["a/m", "b/m"]
 
 
+def test_evaluate_leaves_out_what_services_and_trainings_keep(shop: Path, tmp_path: Path) -> None:
+    """``models/*`` names it too, once a model was served or a training was interrupted."""
+    ok("fit", shop / "data", "pop", "--out", tmp_path / "m")
+    for name in ("m.state", "n.training"):
+        (tmp_path / name).mkdir()
+    shown = ok("evaluate", shop / "data", *sorted(tmp_path.iterdir()), "--json", "-")
+    assert [model["name"] for model in json.loads(shown.stdout)["models"]] == ["m"]
+    assert "left out, as no models" in shown.stderr
+    assert "m.state" in shown.stderr
+    assert "no manifest.json" in refused("evaluate", shop / "data", tmp_path / "m.state")
+
+
 def test_recommend_answers_in_own_ids(shop: Path) -> None:
     answer = json.loads(ok("recommend", shop / "models" / "markov", "café 3", "-k", "3").stdout)
     assert answer["items"][0]["item"] == "café 4"
@@ -245,9 +257,10 @@ def test_recommend_reads_a_click_log_in_any_order(shop: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "line 2"),
-        ("[1]", "line 2"),
-        ('{"session": 1}', "items"),
+        ("{", "line 2: expected"),
+        ('{"items": ["a"]', "no JSON from character 17 on"),
+        ("[1]", 'line 2: expected {"session": "s1", "items": ["a", "b"]}; found a list'),
+        ('{"session": 1, "item": "a"}', "no key 'items', found: session, item"),
         ('{"items": "abc"}', "list of ids"),
         ('{"items": [1.5]}', "list of ids"),
         ('{"items": [null]}', "list of ids"),
@@ -417,7 +430,7 @@ def test_fit_builds_on_saved_models(shop: Path, tmp_path: Path) -> None:
     )
     assert [one["model"] for one in said["generators"]] == ["vs-knn", "markov"]
     assert said["generators"][0]["fitted on"]["part"] == "train"
-    assert [one["held out"] for one in said["candidates"]] == ["session", "none"]
+    assert [one["held out"] for one in said["candidates"]] == ["session", "folds"]
     lists = sorted(path.name for path in kept.iterdir() if path.is_dir())
     assert [name.split("-")[0] for name in lists] == ["markov", "vs"]
     written = [(path, path.stat().st_mtime_ns) for path in kept.rglob("items.npy")]
@@ -432,6 +445,9 @@ def test_fit_builds_on_saved_models(shop: Path, tmp_path: Path) -> None:
     assert short  # vs-knn has no neighbour for some prefixes
     assert all(line in shown.stderr for line in short)
     assert sum(said["weights"]) == pytest.approx(1)
+    assert f"weights: vs-knn {said['weights'][0]:g}, markov {said['weights'][1]:g}" in shown.stderr
+    alone = ok("fit", data, "blend", "--set", "weights=0.4,0.6", "--out", tmp_path / "alone").stderr
+    assert "no --generator given, it builds on item-knn and vs-knn, fitted along" in alone
     for name in ("r", "b"):
         answer = json.loads(ok("recommend", tmp_path / name, "café 1", "-k", 3, "--format", "json").stdout)
         assert len(answer["items"]) == 3

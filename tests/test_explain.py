@@ -296,6 +296,11 @@ def test_leaving_out_is_marked_and_says_what_it_means() -> None:
     asked = explain(Markov().fit(TRAIN), ["item 1"], leave_out=True)
     assert not any("no reasons of its own" in note for note in asked.notes)
     assert any("empty session" in note for note in asked.notes)
+    assert isinstance(asked.reasons, LeftOut)
+    # An empty session is answered by clicks, which no score can be compared with.
+    assert asked.reasons.parts()[0].tolist() == [score for _, score in asked.items]
+    empty = [item for item, _ in Markov().fit(TRAIN).recommend([], k=N_ITEMS)]
+    assert asked.reasons.ranks[0].tolist() == [1 + empty.index(item) for item, _ in asked.items]
 
 
 class Choosy(Popularity):

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import math
+import re
 import shutil
 import threading
 from collections import Counter
@@ -668,6 +669,16 @@ def test_from_items_to_an_evaluation_with_new_ones(desk: Path) -> None:
     assert json.loads(result.stdout)["new_items"] == 4
     result = run("recommend", desk / "wider", new, "-k", 5)
     assert json.loads(result.stdout) == answer
+    header, *lines = (desk / "items.csv").read_text().splitlines()
+    (desk / "new.csv").write_text("\n".join([header, *lines[36:]]))  # of no item that was clicked
+    items = ["--items", desk / "new.csv", "--text", "title", "--categorical", "brand"]
+    made = run("features", desk / "data", *items, "--like", desk / "f", "--out", desk / "only-new")
+    assert made.exit_code == 0, made.output
+    assert json.loads(made.stdout)["clicked"] == 0
+    result = run("features", "add", model, desk / "only-new", "--out", desk / "wider-too")
+    assert json.loads(result.stdout)["new_items"] == 4
+    made = run("features", desk / "data", *items[:4], "--out", desk / "none")
+    assert "no item of" in made.stderr
     result = run("features", "add", plain, desk / "f", "--out", desk / "none")
     assert result.exit_code == 1
     assert "fitted without features, so it cannot know new items" in result.stderr
@@ -695,6 +706,15 @@ def test_similar_items_as_a_picture(desk: Path) -> None:
     items = ["--items", desk / "items.csv", "--image", "image"]
     like = run("features", desk / "data", *items, "--like", desk / "pic", "--out", desk / "pic2")
     assert like.exit_code == 0, like.output
+    assert "next: nextclick features add MODEL" in like.stderr
+    for words, says in (
+        ([*items, "--png", desk / "near.jpg"], r"ends in \.png"),
+        (["--png", desk / "bare.png"], r"name --items, and its --title or --image"),
+    ):
+        result = run("features", "neighbours", desk / "pic", "i3", *words)
+        assert result.exit_code != 0
+        assert re.search(says, " ".join(result.stderr.split())), result.stderr
+    assert not list(desk.glob("bare.png"))
     first, second = (Features.load(desk / name).representations["image"].dense() for name in ("pic", "pic2"))
     assert np.array_equal(first, second)
 
@@ -719,7 +739,7 @@ def test_titles_in_other_scripts_are_drawn(
 def test_a_failed_making_leaves_nothing(desk: Path) -> None:
     for words, says in (
         (["--text", "titel"], "did you mean 'title'"),
-        (["--image", "title"], "none could be read|at least 32"),
+        (["--image", "title"], "none could be read; paths are taken from"),
         (["--vectors", f"v={desk / 'none.npy'}"], "no such file"),
         ([], "name at least one of"),
     ):

@@ -213,6 +213,24 @@ def test_a_checkpoint_of_other_clicks_in_the_same_number_is_refused(tmp_path: Pa
         nextclick.GRU4Rec(**values).fit(Sessions.from_lists(second), run=Run(checkpoints=tmp_path))
 
 
+def test_checkpoints_of_another_training_under_other_names_are_refused(tmp_path: Path) -> None:
+    """Those of p-RNN's stages bear the names of its subnets."""
+    pytest.importorskip("sklearn")
+    items = nextclick.ItemTable.of({"item": TRAIN.vocabulary.ids_of(range(20)), "kind": ["a", "b"] * 10})
+    features = nextclick.build_features(items, categorical=["kind"])
+    values, run = {**QUICK["prnn"], "strategy": "residual", "epochs": 1}, Run(checkpoints=tmp_path)
+    whole = nextclick.build("prnn", values).fit(TRAIN, features=features, run=run)
+    kept = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert len(kept) == 2
+    for other, given in (({}, None), ({"strategy": "simultaneous"}, features)):
+        with pytest.raises(ConfigError, match=r"checkpoint of another training.* --overwrite"):
+            nextclick.build("prnn", {**values, **other}).fit(TRAIN, features=given, run=run)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == kept
+    max(tmp_path.iterdir(), key=lambda file: file.stat().st_mtime_ns).unlink()  # of the second stage
+    again = nextclick.build("prnn", values).fit(TRAIN, features=features, run=run)
+    assert same_state(again, whole)
+
+
 @pytest.mark.parametrize("damage", ["cut", "header", "empty", "foreign", "folder"])
 def test_a_damaged_checkpoint_is_refused(damage: str, tmp_path: Path) -> None:
     file, run = tmp_path / "training.safetensors", Run(checkpoints=tmp_path)
@@ -228,9 +246,7 @@ def test_a_damaged_checkpoint_is_refused(damage: str, tmp_path: Path) -> None:
     else:
         kept = {"cut": written[:-100], "header": b"\xff" * 16 + written[16:], "empty": b""}[damage]
         file.write_bytes(kept)
-    with pytest.raises(
-        ArtifactError, match=r"training.safetensors: unreadable checkpoint .* without --resume"
-    ):
+    with pytest.raises(ArtifactError, match=r"training.safetensors: unreadable checkpoint .*--overwrite"):
         nextclick.NARM(**MODELS["narm"]).fit(TRAIN, run=run)
 
 

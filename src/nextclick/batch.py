@@ -119,17 +119,25 @@ def session_of_line(line: bytes | str, where: str, default: int | None) -> Sessi
 
     default: the id of a session that names none; None: it has to.  Raises DataError, which says ``where``.
     """
+    wrong = ""
     try:
         session = json.loads(line)
-        items = session["items"]
-        if not isinstance(items, list) or not all(_is_id(item) for item in items):
-            raise ValueError("items must be a list of ids")
-        own_id = session.get("session", default)
-        if not _is_id(own_id):
-            raise ValueError("session must be an id")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f'{where}: expected {{"session": "s1", "items": ["a", "b"]}} ({error})') from None
-    return own_id, items
+    except json.JSONDecodeError as error:
+        wrong = f"no JSON from character {error.pos + 1} on: {error.msg}"
+    except ValueError as error:  # no UTF-8
+        wrong = str(error)
+    else:
+        if not isinstance(session, dict):
+            wrong = f"found a {type(session).__name__}"
+        elif "items" not in session:
+            wrong = f"no key 'items', found: {', '.join(session) or 'none'}"
+        elif not isinstance(session["items"], list) or not all(map(_is_id, session["items"])):
+            wrong = "items must be a list of ids"
+        elif not _is_id(session.get("session", default)):
+            wrong = "session must be an id"
+    if wrong:
+        raise DataError(f'{where}: expected {{"session": "s1", "items": ["a", "b"]}}; {wrong}')
+    return session.get("session", default), session["items"]
 
 
 def _is_id(value: Any) -> bool:

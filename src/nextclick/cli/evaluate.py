@@ -151,7 +151,7 @@ def evaluate(
     dataset = Dataset.load(data, verify=True)
     if part == "validation" and not len(dataset.validation):
         raise ConfigError(f"{data} has no validation part: prepare it again with --validation 0.1")
-    names = _names(model_dirs)
+    names = _names(_without_leftovers(model_dirs))
     models, notes = {}, []
     for name, path in names.items():
         origin = artifact.read_manifest(path)["facts"].get("data", {})
@@ -193,6 +193,19 @@ def evaluate(
 
         write_html(report, html_file, dataset)
         messages.print(f"report: {html_file}", soft_wrap=True)
+
+
+def _without_leftovers(paths: Sequence[Path]) -> Sequence[Path]:
+    """Leave out what services and trainings keep beside models, as ``models/*`` names it too."""
+    left = [
+        path for path in paths
+        if path.suffix in (".state", ".training") and not (path / "manifest.json").exists()
+    ]  # fmt: skip
+    if not left or len(left) == len(paths):
+        return paths
+    told = ", ".join(map(str, left))
+    messages.print(f"left out, as no models but what a service or a training keeps: {told}", soft_wrap=True)
+    return [path for path in paths if path not in left]
 
 
 def _names(paths: Sequence[Path]) -> dict[str, Path]:

@@ -96,6 +96,11 @@ def features(
       nextclick features data --items items.parquet --text title,description --image image --out features
       nextclick features data --items items.csv --categorical brand,colour --numeric price --out features
       nextclick features data --items new-items.parquet --text title,description --like features --out new
+
+    \b
+    Two commands of its own (each with --help):
+      nextclick features neighbours FEATURES ITEM...    the items most similar by text or picture
+      nextclick features add MODEL FEATURES --out DIR   a fitted network that knows new items too
     """
     from nextclick.dataset import Dataset
     from nextclick.features import Features, Recipe
@@ -119,7 +124,7 @@ def features(
         )  # fmt: skip
         bar.update(task, description="writing", total=None)
         known = dataset.vocabulary.codes_of(made.items.ids_of(range(len(made))))
-        if (known < 0).all():
+        if (known < 0).all() and like is None:
             raise ConfigError(
                 f"{items_file}: no item of {data} stands there, such as {dataset.vocabulary.id_of(0)!r}; "
                 "name the right id column with --items-id"
@@ -136,9 +141,13 @@ def features(
             f"pictures: {told['missing']:,} missing, {told['unreadable']:,} unreadable, "
             f"{told['too_large']:,} too large", markup=False, soft_wrap=True,
         )  # fmt: skip
+    next_one = f"nextclick fit {data} prnn --features {out} --out MODEL"
+    if like is not None:
+        next_one = f"nextclick features add MODEL {out} --out MODEL_THAT_KNOWS_THEM"
     messages.print(
         f"{clicked:,} items of {data} have features, {without:,} do not; {len(made) - clicked:,} items of "
-        f"the table were never clicked\nnext: nextclick fit {data} prnn --features {out} --out MODEL",
+        f"the table are not in {data}: new, never clicked, or left out when it was prepared\n"
+        f"next: {next_one}",
         markup=False, soft_wrap=True,
     )  # fmt: skip
     print_for_programs(
@@ -183,6 +192,10 @@ def neighbours(
     from nextclick.features.picture import draw_neighbours
     from nextclick.filters import ItemTable
 
+    if png is not None and png.suffix.lower() != ".png":
+        raise ConfigError(f"{png}: the picture is a PNG; write to a file that ends in .png")
+    if png is not None and not (title or image):
+        raise click.UsageError("--png draws titles and pictures: name --items, and its --title or --image")
     loaded = Features.load(features_dir)
     name = by or next(iter(loaded.representations))
     if items_file is None and (title or image):

@@ -24,6 +24,7 @@ from nextclick.large import ENGINES, open_engine
 from nextclick.models import MODELS, build, find, takes_generators
 from nextclick.places import Url
 from nextclick.recommender import Run
+from nextclick.rerank.composite import generators_of
 from nextclick.settings import read_memory
 from nextclick.tuning import read_settings
 
@@ -155,6 +156,9 @@ def fit(
     features = None if features_dir is None else Features.load(features_dir)
     if recommender.wants_features and features is None and first:
         messages.print(f"{model}: no --features given, it reads item ids alone")
+    if takes_generators(model) and not generators and first:
+        built = " and ".join(one.name for one in generators_of(recommender))
+        messages.print(f"{model}: no --generator given, it builds on {built}, fitted along")
     start = time.perf_counter()
     with progress_bar() as bar, _engine(engine, dataset, out, limit) as opened:
         task = bar.add_task(f"fitting {model} on {len(sessions):,} sessions", total=None, visible=first)
@@ -173,6 +177,9 @@ def fit(
     shutil.rmtree(training, ignore_errors=True)
     for line in _lacking(recommender.facts.get("candidates", ())):
         messages.print(line, soft_wrap=True)
+    if "weights" in recommender.facts:
+        parts = zip(generators_of(recommender), recommender.facts["weights"], strict=True)
+        messages.print("weights: " + ", ".join(f"{one.name} {weight:g}" for one, weight in parts))
     messages.print(
         f"fitted {model} on {len(sessions):,} sessions in {seconds:.1f} s\n"
         f"next: nextclick evaluate {data} {out}    or: nextclick recommend {out} ITEM ...",

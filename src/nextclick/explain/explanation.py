@@ -128,7 +128,8 @@ def _left_out(
     ranks = np.zeros((len(prefix), len(items)), np.int64)
     for j in range(len(prefix)):  # one at a time: a full row of scores may be large
         row = model.score(Queries.of([np.delete(prefix, j)]))[0]
-        scores[j] = row[items]
+        # Many models answer an empty session by clicks, which no score can be compared with.
+        scores[j] = row[items] if len(prefix) > 1 else 0.0
         for n, item in enumerate(items):
             if row[item] > -np.inf:
                 before = row[:item] == row[item]  # the smaller code is the more clicked item
@@ -147,7 +148,10 @@ def _notes(reasons: Reasons, items: Sequence[Recommendation]) -> tuple[str, ...]
         case LeftOut():
             notes = ["One click is left out at a time; the differences do not add up to the score."]
             if len(reasons.scores) == 1:
-                notes.append("Without its only click this is the answer to an empty session.")
+                notes.append(
+                    "Without its only click a session has no score of its own: all of the score is shown as "
+                    "what the click adds, and the rank beside it is that in the answer to an empty session."
+                )
             if not reasons.parts().any():
                 notes.append("No click makes a difference: without any one of them the scores are the same.")
             return tuple(notes)

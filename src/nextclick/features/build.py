@@ -98,11 +98,7 @@ def build_features(
             batch=pictures.batch, limit=pictures.max_pixels, progress=progress,
         )  # fmt: skip
         if not (state == images.DONE).any():
-            raise DataError(
-                f"{items.where}: of {len(items):,} pictures in column {pictures.column!r}, "
-                f"{int((state == images.MISSING).sum()):,} are missing and none could be read; paths are "
-                f"taken from {pictures.folder}"
-            )
+            raise _none_read(items, pictures, int((state == images.MISSING).sum()))
         from nextclick.features.store import Dense
 
         representations["image"] = Dense(found, state == images.DONE)
@@ -217,15 +213,25 @@ def _extractor(
         return own.OwnExtractor(like.encoders["image"])
     images.require_pillow()
     places = _places(items, pictures.column)
-    read = []
+    read, missing = [], 0
     for number, place in enumerate(places, start=1):
         picture = images.read(place, pictures.folder, own.SIDE, pictures.max_pixels)
-        if not isinstance(picture, int):
+        if isinstance(picture, int):
+            missing += picture == images.MISSING
+        else:
             read.append(picture)
         if number % 100 == 0:
             progress("reading pictures", number, len(places))
-    stacked = np.stack(read) if read else np.empty((0, own.SIDE, own.SIDE, 3), np.uint8)
-    return own.trained(stacked, epochs=pictures.epochs, seed=pictures.seed, progress=progress)
+    if not read:
+        raise _none_read(items, pictures, missing)
+    return own.trained(np.stack(read), epochs=pictures.epochs, seed=pictures.seed, progress=progress)
+
+
+def _none_read(items: ItemTable, pictures: Images, missing: int) -> DataError:
+    return DataError(
+        f"{items.where}: of {len(items):,} pictures in column {pictures.column!r}, {missing:,} are missing "
+        f"and none could be read; paths are taken from {pictures.folder}"
+    )
 
 
 def _without(of_items: Representation) -> int:

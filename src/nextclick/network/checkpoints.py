@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from nextclick.errors import ArtifactError, ConfigError
 from nextclick.files import new_file
 
+_OF_STAGE = ("checksums",)
+"""What of a training differs from stage to stage: the sessions that it is on."""
+
 
 class State:
     """All that a training changes: the network's weights, the best ones so far, the optimizer's memory."""
@@ -85,21 +88,40 @@ class Checkpoints:
         from safetensors import SafetensorError, safe_open
 
         if not self.file.exists():
+            self._refuse_others()
             return []
         try:
             with safe_open(self.file, "pt") as opened:
                 meta = opened.metadata()
                 if meta["about"] != self.about:
-                    raise ConfigError(
-                        f"{self.file}: the checkpoint of another training (other settings, data or version); "
-                        "train with what it was begun with, or without --resume"
-                    )
+                    raise self._another(self.file)
                 state.restore({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
                 return json.loads(meta["history"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ArtifactError(
-                f"{self.file}: unreadable checkpoint ({error}); train without --resume"
+                f"{self.file}: unreadable checkpoint ({error}); begin anew with --overwrite"
             ) from error
+
+    def _refuse_others(self) -> None:
+        """Raise ConfigError where checkpoints of another training lie beside the file, under other names."""
+        from safetensors import SafetensorError, safe_open
+
+        for file in sorted(self.file.parent.glob("*.safetensors")):
+            try:
+                with safe_open(file, "pt") as opened:
+                    about = json.loads(opened.metadata()["about"])
+            except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+                continue  # of a stage that is over, or of nothing
+            own = json.loads(self.about)
+            if any(about.get(name) != own.get(name) for name in (*about, *own) if name not in _OF_STAGE):
+                raise self._another(file)
+
+    @staticmethod
+    def _another(file: Path) -> ConfigError:
+        return ConfigError(
+            f"{file}: the checkpoint of another training (other settings, data or version); train with what "
+            "it was begun with, or begin anew with --overwrite"
+        )
 
 
 def _device(network: nn.Module) -> torch.device:
