@@ -97,10 +97,8 @@ def features(
       nextclick features data --items items.csv --categorical brand,colour --numeric price --out features
       nextclick features data --items new-items.parquet --text title,description --like features --out new
 
-    \b
-    Two commands of its own (each with --help):
-      nextclick features neighbours FEATURES ITEM...    the items most similar by text or picture
-      nextclick features add MODEL FEATURES --out DIR   a fitted network that knows new items too
+    Commands of their own, each with --help: "nextclick features neighbours" shows the items most similar by
+    text or picture, "nextclick features add" makes a fitted network know new items.
     """
     from nextclick.dataset import Dataset
     from nextclick.features import Features, Recipe
