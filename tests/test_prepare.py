@@ -210,7 +210,7 @@ def test_ids_are_kept_as_written(tmp_path: Path) -> None:
         "e\u0301",
         "x" * 10_000,
         "'",
-        "NULL",
+        "null and void",
         "\\",
     ]
     rows = [(f"s {s},", item, T0 + s * 100 + i) for s in range(5) for i, item in enumerate(nasty)]

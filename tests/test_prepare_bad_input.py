@@ -131,6 +131,17 @@ def test_bytes_that_are_no_utf8_are_unreadable_lines(tmp_path: Path) -> None:
         prepare(tmp_path / "wide.csv", out=tmp_path / "e")
 
 
+def test_what_programs_write_for_nothing_is_no_id(tmp_path: Path) -> None:
+    """Else all clicks without a session would be one session, of whoever clicked."""
+    words = ("nan", "NaN", "NULL", "None", "<NA>")
+    bad = "".join(f"{word},i1,{T0}\ns1,{word},{T0}\n" for word in words)
+    data = prepare(log_of(tmp_path, HEADER + GOOD + bad), out=tmp_path / "d", max_bad="5%")
+    assert data.info["bad_rows"] == {"no item id": 5, "no session id": 5}
+    names = f"{HEADER}" + "".join(f"s{s},Nantes,{T0 + s}\ns{s},nullx,{T0 + s}\n" for s in range(9))
+    data = prepare(log_of(tmp_path, names), out=tmp_path / "e", **LOOSE)
+    assert sorted(data.sessions.vocabulary.ids_of(range(2))) == ["Nantes", "nullx"]
+
+
 def test_null_ids_and_times_in_parquet(tmp_path: Path) -> None:
     duckdb.sql(
         f"COPY (SELECT CASE WHEN s = 0 THEN NULL ELSE s END AS session_id, "

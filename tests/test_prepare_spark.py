@@ -98,6 +98,7 @@ def test_nasty_log(tmp_path: Path) -> None:
     rows += [
         ("", "a", "2014-05-01", "view", "1"),
         ("u", "", "2014-05-01", "view", "1"),
+        ("u", "NaN", "2014-05-01", "view", "1"),
         ("u", "a", "", "view", "1"),
     ]
     rows += [
@@ -114,7 +115,7 @@ def test_nasty_log(tmp_path: Path) -> None:
         min_support=2, max_length=40, max_bad=0.1, events=("view", "buy"), slices=2,
     )  # fmt: skip
     assert data.info["bad_rows"] == {
-        "impossible time": 1, "no item id": 1, "no session id": 1, "unreadable order": 1,
+        "impossible time": 1, "no item id": 2, "no session id": 1, "unreadable order": 1,
         "unreadable time": 2, "unreadable line": 2,
     }  # fmt: skip
 

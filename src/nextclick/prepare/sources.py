@@ -22,6 +22,8 @@ WRITTEN = (
 """A time that is text, as a regular expression without backslashes: what engines read in the same way."""
 _PLAIN = """CASE WHEN time LIKE '____/%'
 THEN CONCAT(REPLACE(SUBSTR(time, 1, 10), '/', '-'), SUBSTR(TRIM(time), 11)) ELSE TRIM(time) END"""
+_NO_ID = "'', 'nan', 'NaN', 'NAN', 'null', 'Null', 'NULL', 'none', 'None', 'NONE', '<NA>'"
+"""What programs write where there is nothing; as ids they would tie together whatever lacks one."""
 CLOCK_FROM, CLOCK_TO = 631_152_000, 4_102_444_800  # seconds: 1990-01-01 and 2100-01-01, UTC
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
@@ -142,7 +144,7 @@ def _within(value: str, low: int, high: int, then: str) -> str:
 
 def _id_sql(name: str, kind: str) -> str:
     if kind == "text":
-        return f"NULLIF({name}, '')"
+        return f"CASE WHEN {name} NOT IN ({_NO_ID}) THEN {name} END"
     return _whole_sql(name, kind)
 
 
