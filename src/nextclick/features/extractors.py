@@ -14,12 +14,14 @@ from nextclick.files import sha256
 
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]  # of ImageNet's pictures, by channel
 _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)[:, None, None]
-_TELLING, _READ = (
-    1000,
-    100_000,
-)  # numbers of a matrix that its spread can be told from; how many are looked at
+_TELLING = 1000  # numbers of a matrix that its spread can be told from
+_READ = 100_000  # how many of them are looked at, about
 _CUSTOM = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1)  # deviations that starts have whatever the shape
 _SURE = 1e-4  # of a matrix that was drawn, the probability to be taken for a trained one
+_RANDOM = (
+    "its weights are random: every matrix is still spread as numbers drawn for a start are, so its features "
+    "would say nothing of a picture; give a network that was trained"
+)
 
 
 class OnnxExtractor:
@@ -126,12 +128,6 @@ class TorchExtractor:
         return pooled
 
 
-_RANDOM = (
-    "its weights are random: every matrix is still spread as numbers drawn for a start are, so its features "
-    "would say nothing of a picture; give a network that was trained"
-)
-
-
 def are_random(matrices: Iterable[NDArray[Any]]) -> bool:
     """Return whether weights are as they were drawn: no matrix is spread otherwise than a start usually is.
 
@@ -139,6 +135,7 @@ def are_random(matrices: Iterable[NDArray[Any]]) -> bool:
     nothing. A start is drawn evenly between two bounds, from a normal distribution that is cut off at two
     deviations, or from a whole one of a deviation that the shape or custom gives; the test is Kolmogorov and
     Smirnov's. Trained weights may come near a normal distribution, but not of just that deviation.
+    Raises MissingExtraError without SciPy.
     """
     try:
         from scipy import stats

@@ -106,13 +106,13 @@ class Checkpoints:
         """Raise ConfigError where checkpoints of another training lie beside the file, under other names."""
         from safetensors import SafetensorError, safe_open
 
+        own = json.loads(self.about)
         for file in sorted(self.file.parent.glob("*.safetensors")):
             try:
                 with safe_open(file, "pt") as opened:
                     about = json.loads(opened.metadata()["about"])
             except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-                continue  # of a stage that is over, or of nothing
-            own = json.loads(self.about)
+                continue  # damaged, or of no training
             if any(about.get(name) != own.get(name) for name in (*about, *own) if name not in _OF_STAGE):
                 raise self._another(file)
 

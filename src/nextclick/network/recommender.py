@@ -153,8 +153,8 @@ class TrainedRecommender(Recommender):
 class NeuralRecommender(TrainedRecommender, IndexedRecommender):
     """Base of the networks that score every item from the prefix.
 
-    A part of the training sessions, the last ones by time, is kept to choose the epoch on. An empty prefix is
-    answered with the most clicked items.
+    A part of the training sessions, the last ones by time or any (``validation_by``), is kept to choose the
+    epoch on. An empty prefix is answered with the most clicked items.
     Fitted with features, the vectors by which items are read are their own and what their features add
     (``item_vectors``), on the output side too where that is the same table; items that are new but have
     features can then be known without refitting.

@@ -160,20 +160,16 @@ def export(path: Path) -> dict[str, Any]:
     Raises ConfigError for a model that is no network, ArtifactError where the export answers differently,
     and MissingExtraError without PyTorch or ONNX.
     """
-    from nextclick.network.recommender import NeuralRecommender, TrainedRecommender
+    from nextclick.network.recommender import NeuralRecommender
 
     if not is_installed() or importlib.util.find_spec("onnxscript") is None:
         raise MissingExtraError("exporting to ONNX", "onnx")
     manifest = artifact.read_manifest(path)
     model = artifact.load(path)
-    if isinstance(model, TrainedRecommender) and not isinstance(model, NeuralRecommender):
-        raise ConfigError(
-            f"{path}: {model.name} cannot be exported to ONNX; serve it as it is, with PyTorch, or make a "
-            "table of it (--format table)"
-        )
     if not isinstance(model, NeuralRecommender):
         raise ConfigError(
-            f"{path}: {model.name} is no network; serve it as it is, or make a table of it (--format table)"
+            f"{path}: {model.name} is no network that scores all items, so there is nothing to export to "
+            "ONNX; serve it as it is, or make a table of it (--format table)"
         )
     with new_file(path / GRAPH) as aside:
         _write_graph(model.answering(), "scores", aside)
