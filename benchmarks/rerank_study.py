@@ -4,7 +4,8 @@
     python benchmarks/rerank_study.py carousel-4x carousel-4x-small
     python benchmarks/rerank_study.py epochs-carousel candidates-carousel
     python benchmarks/rerank_study.py epochs-yoochoose64 candidates-yoochoose64
-    python benchmarks/rerank_study.py held-out
+    python benchmarks/rerank_study.py epochs-diginetica candidates-diginetica
+    python benchmarks/rerank_study.py held-out held-out-defaults
     python benchmarks/rerank_study.py plot
 
 carousel: table 1 on the demo shop, clicks on its carousel of similar items predicted from the last 12 clicks:
@@ -14,9 +15,10 @@ epochs-NAME: figure 3, recall@20 and MRR@20 on the test sessions after each epoc
 without.
 candidates-NAME: figure 4, recall@5 on the test sessions by number of candidates.
 held-out: what it changes whether generators have seen the sessions that they generate for; chosen on, and so
-measured on, the latest tenth of the training sessions of yoochoose64, which nothing here was fitted on.
+measured on, the latest tenth of the training sessions of yoochoose64, which nothing here was fitted on;
+held-out-defaults: the same with the defaults, over I2I-CF.
 plot: pictures of both, docs/pictures/rerank-*.png, from the result file.
-All of it in the published form, preset=paper, but carousel-defaults and carousel-*small: I2I-CF, and RR and
+The others in the published form, preset=paper, but carousel-defaults and carousel-*small: I2I-CF, and RR and
 RRCRE with the defaults and with preset=small, which was chosen on the latest eighth of the carousel's
 training sessions.
 A part that stands in the result file already is not run again: delete it there to repeat it.
@@ -42,7 +44,7 @@ SHOWN = ("recall@20", "mrr@20", "recall@5")
 METRICS = (("recall@20", "recall@20"), ("mrr@20", "MRR@20"))
 AT_5 = (("recall@5", "recall@5"), ("mrr@20", "MRR@20"))
 K = (5, 25, 50, 100, 150, 200)
-TITLES = {"carousel": "carousel of the demo shop", "yoochoose64": "YooChoose 1/64"}
+TITLES = {"carousel": "carousel of the demo shop", "yoochoose64": "YooChoose 1/64", "diginetica": "Diginetica"}
 LABELS = {"item-knn": "I2I-CF"}
 SHOPS = {"as designed": 1.0, "without position signal": 0.0}  # what places do to its visitors
 CLICKS = {"event": "similar_click", "clicks": 12}
@@ -176,15 +178,17 @@ def of_setting(name: str, work: Path) -> tuple[Dataset, Recommender]:
     return ready(name, work), build("vs-knn")
 
 
-def held_out(work: Path) -> dict[str, Any]:
+def held_out(work: Path, names: Sequence[str], **settings: Any) -> dict[str, Any]:
     train = ready("yoochoose64", work).train
     n = len(train) // 10
     fitted, later = train[:-n], train[-n:]
     found: dict[str, Any] = {"sessions": len(fitted), "predicted": later.n_pairs}
-    for generator in (ItemKNN.preset("i2i-cf"), build("vs-knn")):
+    generators = {"i2i-cf": ItemKNN.preset("i2i-cf"), "vs-knn": build("vs-knn")}
+    for generator in (generators[name] for name in names):
         of_generator = found[generator.name] = {"generator": generator.fit(fitted).measure(later)}
         for way in ("none", "session", "folds") if generator.name == "vs-knn" else ("none", "folds"):
-            model = RRCRE.preset("paper", generator, held_out=way).fit(fitted, progress=show())
+            model = build("rrcre", {**settings, "held_out": way}, generators=[generator])
+            model.fit(fitted, progress=show())
             of_generator[way] = {**model.measure(later), "examples": model.facts["examples"]}
             print(generator.name, way, of_generator[way], flush=True)
     return found
@@ -228,9 +232,10 @@ PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "carousel-small": partial(carousel_ours, preset="small"),
     "carousel-4x": partial(carousel, times=4),
     "carousel-4x-small": partial(carousel_ours, times=4, preset="small"),
-    "held-out": held_out,
-    **{f"epochs-{name}": partial(epochs, name) for name in ("carousel", "yoochoose64")},
-    **{f"candidates-{name}": partial(candidates, name) for name in ("carousel", "yoochoose64")},
+    "held-out": partial(held_out, names=("i2i-cf", "vs-knn"), preset="paper"),
+    "held-out-defaults": partial(held_out, names=("i2i-cf",)),
+    **{f"epochs-{name}": partial(epochs, name) for name in TITLES},
+    **{f"candidates-{name}": partial(candidates, name) for name in TITLES},
 }
 
 

@@ -49,7 +49,7 @@ TOGETHER: dict[str, tuple[str, dict[str, Any]]] = {
         "rrcre",
         {
             **{"epochs": 2, "dim": 5, "batch_size": 7, "every": 9, "k": 8, "learning_rate": 0.01},
-            **{"scored": True, "dropout": 0.0},
+            **{"scored": True, "dropout": 0.0, "held_out": "none"},
         },
     ),
     "rrcre over gru4rec": (  # of which the first process trains a copy by itself

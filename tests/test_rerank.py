@@ -388,6 +388,8 @@ def test_generators_answer_as_they_are_without_the_session_or_without_its_part()
     assert hits[0] > hits[1]  # who has seen the session knows what comes
     assert hits[0] > hits[2]
     _, about = lists_of(nextclick.Markov().fit(TRAIN), "auto")
+    assert about["held out"] == "folds"
+    _, about = lists_of(nextclick.Popularity().fit(TRAIN), "auto")
     assert about["held out"] == "none"
 
 
@@ -412,7 +414,7 @@ def test_what_is_trained_in_epochs_answers_a_part_that_its_copy_has_not_seen() -
     assert Wanted(6).ways([of_neighbours])[0] == "part"  # in a blend they do not leave out the session
 
 
-def test_tables_beside_other_generators_have_not_counted_what_is_asked_for() -> None:
+def test_tables_of_pairs_have_not_counted_what_is_asked_for() -> None:
     """Else they look far better than they are, and a blend of them with neighbours is worse than these."""
     generators = [
         nextclick.VSKNN().fit(TRAIN),
@@ -421,7 +423,7 @@ def test_tables_beside_other_generators_have_not_counted_what_is_asked_for() -> 
     ]
     wanted = Wanted(6)
     assert wanted.ways(generators) == ["session", "folds", "none"]
-    assert wanted.ways(generators[1:2]) == ["none"]
+    assert wanted.ways(generators[1:2]) == ["folds"]
     queries, positions = TRAIN.pairs()
     own = TRAIN.session_of[positions]
     with training_lists(generators, TRAIN, wanted, silent, Run()) as (lists, about, rows):
@@ -432,6 +434,14 @@ def test_tables_beside_other_generators_have_not_counted_what_is_asked_for() -> 
             copy = nextclick.Markov().fit(TRAIN.where(part != fold))
             asked = np.flatnonzero(part[own] == fold)
             assert lists[1][0][asked].tolist() == copy.top(queries[asked], 6)[0].tolist()
+
+
+def test_of_fewer_sessions_than_parts_nothing_is_held_out() -> None:
+    few = TRAIN[:2]
+    generators = [nextclick.Markov().fit(few), nextclick.BPRMF(epochs=1).fit(few)]
+    assert Wanted(6).within(few).ways(generators) == ["none", "none"]
+    assert Wanted(6).within(TRAIN).ways(generators) == ["part", "part"]
+    assert RRCRE(nextclick.Markov(), **SMALL).fit(few).facts["candidates"][0]["held out"] == "none"
 
 
 def test_what_cannot_be_held_out_is_refused() -> None:

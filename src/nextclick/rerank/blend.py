@@ -152,7 +152,7 @@ class Blend(Composite):
         rows = np.flatnonzero(positions >= later)
         if len(rows) == 0 or len(self.generators) == 1:
             return equal
-        wanted = Wanted(self.k, self.held_out, self.folds)
+        wanted = Wanted(self.k, self.held_out, self.folds).within(sessions)
         rows = np.intersect1d(rows, wanted.rows(self.generators, sessions))
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(_AT_MOST, len(rows))).astype(np.int64))]
         with training_lists(self.generators, sessions, wanted, self._tell, self._run) as (lists, about, of):

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,14 +86,20 @@ class Wanted:
     others;  "part": the same for the first of these parts only, and lists of other prefixes are not wanted
     (session neighbours leave the session out);
     "auto": "session" for those that can, "part" for others that know sessions by heart, as they are trained
-    in epochs or are made of such and of session neighbours, and "none" for those that only count. Beside
-    other generators tables of pairs are held out too, in "folds" or "part" as these are: having counted the
-    click that is asked for they would look far better than they are.
+    in epochs or are made of such and of session neighbours, "folds" for tables of pairs, which have counted
+    the click that is asked for ("part" beside generators of which only that is wanted), and "none" for
+    those that count single items.
     """
 
     k: int
     held_out: HeldOut = "auto"
     folds: int = 3
+
+    def within(self, sessions: Sessions) -> Wanted:
+        """Return what is wanted of these sessions: of fewer than ``folds``, "auto" holds nothing out."""
+        if self.held_out == "auto" and len(sessions) < self.folds:
+            return replace(self, held_out="none")
+        return self
 
     def ways(self, generators: Sequence[Recommender]) -> list[str]:
         """Return how each generator answers the sessions it was fitted on: none, session, part or folds."""
@@ -104,7 +110,7 @@ class Wanted:
             return self.held_out
         if isinstance(generator, SessionKNN):
             return "session"
-        if self.held_out == "auto" and len(generators) > 1 and counts_pairs(generator):
+        if self.held_out == "auto" and counts_pairs(generator):
             return "part" if self._partly(generators) else "folds"
         return "part" if self.held_out != "session" and self._partly([generator]) else "none"
 

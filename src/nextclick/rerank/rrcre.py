@@ -143,8 +143,8 @@ class RRCRE(Composite, TrainedRecommender):
             "what generators may have seen of the prefixes they generate for in training: none: held out "
             "nothing; session: session neighbours leave the session out; folds: copies fitted on the other "
             "parts of the sessions; part: one such copy, and only its part is trained on; auto: session for "
-            "session neighbours, part for what is trained in epochs, none for tables of counts alone, folds "
-            "or part for them beside other generators"
+            "session neighbours, part for what is trained in epochs, folds for tables of pairs (part beside "
+            "such), none for counts of items"
         ),
     )
     folds: int = field(
@@ -278,7 +278,7 @@ class RRCRE(Composite, TrainedRecommender):
         self.network = self._started()
         if self.start == "generator":
             self._take_items()
-        wanted = Wanted(self.k, self.held_out, self.folds)
+        wanted = Wanted(self.k, self.held_out, self.folds).within(sessions)
         wait = workers.wait if workers.rank else None
         with training_lists(self.generators, sessions, wanted, self._tell, self._run, wait) as (
             lists,
