@@ -44,7 +44,11 @@ SHOWN = ("recall@20", "mrr@20", "recall@5")
 METRICS = (("recall@20", "recall@20"), ("mrr@20", "MRR@20"))
 AT_5 = (("recall@5", "recall@5"), ("mrr@20", "MRR@20"))
 K = (5, 25, 50, 100, 150, 200)
-TITLES = {"carousel": "carousel of the demo shop", "yoochoose64": "YooChoose 1/64", "diginetica": "Diginetica"}
+TITLES = {
+    "carousel": "carousel of the demo shop",
+    "yoochoose64": "YooChoose 1/64",
+    "diginetica": "Diginetica",
+}
 LABELS = {"item-knn": "I2I-CF"}
 SHOPS = {"as designed": 1.0, "without position signal": 0.0}  # what places do to its visitors
 CLICKS = {"event": "similar_click", "clicks": 12}
