@@ -1,7 +1,7 @@
 """Write the measured figures of results/ into the README, between its markers.
 
-They are those of accuracy.json, neural_*.json, and papers_*.json: results.json of "nextclick run", kept under
-the name of its experiment, which wins over the others where both have a row.
+They are those of accuracy.json and papers_*.json: results.json of "nextclick run", kept under the name of its
+experiment, which wins where both have a row.
 
 python benchmarks/readme_table.py           writes
 python benchmarks/readme_table.py --check   exits with 1 if the README is not up to date
@@ -93,9 +93,7 @@ def _pair(figures: Mapping[str, Any]) -> str:
 
 def filled(readme: str) -> str:
     """Return the README with the table between its markers; without results, with a sentence instead."""
-    rows = []
-    for file in [RESULTS / "accuracy.json", *sorted(RESULTS.glob("neural_*.json"))]:
-        rows += json.loads(file.read_text("utf-8"))["rows"]
+    rows = json.loads((RESULTS / "accuracy.json").read_text("utf-8"))["rows"]
     for file in sorted(RESULTS.glob("metric_*.json")):
         found = json.loads(file.read_text("utf-8"))["rows"]
         rows += [row for row in found if row["settings"] == "defaults" and row["label"] == "RNN-NCAS"]
