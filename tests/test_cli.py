@@ -561,6 +561,8 @@ def test_places_that_cannot_be_written_to_are_named(shop: Path, tmp_path: Path) 
     assert "recall@20" in result.stdout  # the figures are not lost
     assert "cannot be written there" in result.stderr
     assert run("evaluate", shop / "data", shop / "models" / "pop", "--html", tmp_path).exit_code == 2
+    wrong = refused("evaluate", shop / "data", shop / "models" / "pop", "--html", tmp_path / "r.pdf")
+    assert "r.pdf: the page is HTML" in wrong.replace("\n", "")
 
 
 def test_evaluate_on_a_validation_part_that_is_not_there(shop: Path, tmp_path: Path) -> None:

@@ -513,6 +513,9 @@ def test_the_command_writes_the_map(model: Path, tmp_path: Path) -> None:
     assert wrong.exit_code == 1
     assert "no column 'x'" in wrong.output
     assert not (tmp_path / "no.html").exists()
+    wrong = call("neighbours", model, "--map", tmp_path / "map.png")
+    assert "the page is HTML; write to a file that ends in .html" in " ".join(wrong.output.split())
+    assert not (tmp_path / "map.png").exists()
     with pytest.raises(DataError, match="'item 999' is not one of"):
         item_map.page(nextclick.load(model), around="item 999")
     with pytest.raises(ConfigError, match="pca, tsne"):

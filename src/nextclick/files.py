@@ -13,7 +13,7 @@ import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nextclick.errors import ConfigError, DataError
 
@@ -37,6 +37,13 @@ def check_new(target: Path, *, overwrite: bool = False) -> None:
             any(target.iterdir()) and not any((target / name).exists() for name in OURS)
         ):
             raise DataError(f"{target} was not made by nextclick and is not overwritten: choose another name")
+
+
+def check_ending(file: Path, ending: Literal[".png", ".html"]) -> None:
+    """Raise ConfigError where a picture or page would get the name of another kind of file."""
+    if file.suffix.lower() != ending:
+        what = {".png": "the picture is a PNG", ".html": "the page is HTML"}[ending]
+        raise ConfigError(f"{file}: {what}; write to a file that ends in {ending}")
 
 
 @contextlib.contextmanager

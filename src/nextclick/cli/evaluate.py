@@ -16,7 +16,7 @@ from nextclick.cli.rules import bound_filter, rule_options
 from nextclick.dataset import Dataset
 from nextclick.errors import ConfigError
 from nextclick.features import Features
-from nextclick.files import write_json
+from nextclick.files import check_ending, write_json
 from nextclick.places import Url
 from nextclick.results import Report
 
@@ -145,6 +145,7 @@ def evaluate(
         from nextclick.report import require_charts
 
         require_charts()  # before the work, not after it
+        check_ending(html_file, ".html")
     if (unseen == "features") != (features_dir is not None):
         raise click.UsageError("--unseen features and --features DIR go together")
     features = None if features_dir is None else Features.load(features_dir)

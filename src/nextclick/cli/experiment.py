@@ -12,7 +12,7 @@ from rich.text import Text
 
 from nextclick.cli.console import messages, print_json, progress_bar
 from nextclick.errors import ConfigError
-from nextclick.files import new_file
+from nextclick.files import check_ending, new_file
 
 if TYPE_CHECKING:
     from nextclick.online.report import Findings
@@ -58,6 +58,8 @@ def report(
     from nextclick.online.records import read_records
     from nextclick.online.trial import Trial
 
+    if html_file is not None:
+        check_ending(html_file, ".html")
     trial = Trial.read(file)
     if effect == 0:
         raise ConfigError("effect: no data tell an uplift of 0 from none; give one that is worth finding")

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from nextclick import artifact
 from nextclick.cli.console import messages, print_json
-from nextclick.errors import ConfigError, DataError
+from nextclick.errors import DataError
+from nextclick.files import check_ending
 
 
 @click.command()
@@ -72,8 +73,7 @@ def explain(
         from nextclick.report import require_charts
 
         require_charts()
-        if png.suffix.lower() != ".png":
-            raise ConfigError(f"{png}: the picture is a PNG; write to a file that ends in .png")
+        check_ending(png, ".png")
     clicks: list[Any] = list(items)
     if from_data is not None and session is not None:
         *clicks, following = _test_session(from_data, session)

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from nextclick.cli.console import messages, print_for_programs, print_json, progress_bar
 from nextclick.errors import ConfigError
+from nextclick.files import check_ending
 
 _PATH = click.Path(path_type=Path)
 
@@ -190,8 +191,8 @@ def neighbours(
     from nextclick.features.picture import draw_neighbours
     from nextclick.filters import ItemTable
 
-    if png is not None and png.suffix.lower() != ".png":
-        raise ConfigError(f"{png}: the picture is a PNG; write to a file that ends in .png")
+    if png is not None:
+        check_ending(png, ".png")
     if png is not None and not (title or image):
         raise click.UsageError("--png draws titles and pictures: name --items, and its --title or --image")
     loaded = Features.load(features_dir)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from nextclick.cli.console import messages, print_json, print_ranked, wants_json
+from nextclick.files import check_ending
 
 _FILE = click.Path(path_type=Path)
 
@@ -77,6 +78,8 @@ def neighbours(
         raise click.UsageError("--items, --items-id and --colour are for the page of --map")
     if items_file is None and items_id is not None:
         raise click.UsageError("--items-id names a column of the file of --items")
+    if map_file is not None:
+        check_ending(map_file, ".html")
     model = artifact.load(model_dir, with_index=False)
     near = nearest.neighbours(model, item, k) if item is not None else None
     if map_file is not None:

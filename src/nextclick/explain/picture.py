@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nextclick.errors import ConfigError
 from nextclick.explain.explanation import Explanation
 from nextclick.explain.strongest import Line, lines, short
 from nextclick.explain.text import HEADS
-from nextclick.files import new_file
+from nextclick.files import check_ending, new_file
 from nextclick.reasons import Attention, LeftOut
 from nextclick.report.drawing import BAR, GRID, INK, MODELS, MUTED, PAPER, canvas, require_charts
 
@@ -31,8 +30,7 @@ _PLOT = 6.0  # inches, of bars with the words beside them
 def save_png(explanation: Explanation, path: Path) -> None:
     """Write the picture of an explanation; see ``Explanation.save_png``."""
     require_charts()
-    if path.suffix.lower() != ".png":
-        raise ConfigError(f"{path}: the picture is a PNG; write to a file that ends in .png")
+    check_ending(path, ".png")
     weights = isinstance(explanation.reasons, Attention)
     size = _heat_map_size(explanation) if weights else _bars_size(explanation)
     with new_file(path) as aside, canvas(*size) as figure:

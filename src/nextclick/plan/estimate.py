@@ -17,6 +17,7 @@ from nextclick.plan.measuring import epochs_of
 FAMILIES = ("markov", "item-knn", "vmis-knn", "bpr-mf", "gru4rec", "narm")
 """The models of a plan that names none: one of each family."""
 HELD_OUT = 0.1  # of the sessions: what ``prepare`` keeps for the test
+_MOST_WORKERS = 100  # of a training under torchrun, beyond which another way is named
 _SPILL = 0.6  # of the memory: what preparation takes before it spills to disk
 
 
@@ -247,6 +248,10 @@ def _faster(model: str, seconds: float, longest: float) -> str:
         return "fit --engine spark on a cluster, or the latest sessions only (prepare --recent)"
     if issubclass(find(model), TrainedRecommender):
         workers = math.ceil(seconds / longest)
+        if workers > _MOST_WORKERS:
+            fewer = "the latest sessions only (prepare --recent), or fewer items (--min-support)"
+            other = "; or gru4rec, whose loss draws items instead of scoring all of them"
+            return fewer + ("" if model == "gru4rec" else other)
         return f"{workers:,} processes under torchrun, of a core each, if they shared it evenly, or GPUs"
     return "the latest sessions only (prepare --recent)"
 
