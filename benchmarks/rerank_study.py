@@ -5,7 +5,7 @@
     python benchmarks/rerank_study.py epochs-carousel candidates-carousel
     python benchmarks/rerank_study.py epochs-yoochoose64 candidates-yoochoose64
     python benchmarks/rerank_study.py epochs-diginetica candidates-diginetica
-    python benchmarks/rerank_study.py held-out held-out-defaults
+    python benchmarks/rerank_study.py held-out held-out-defaults held-out-carousel
     python benchmarks/rerank_study.py plot
 
 carousel: table 1 on the demo shop, clicks on its carousel of similar items predicted from the last 12 clicks:
@@ -16,7 +16,8 @@ without.
 candidates-NAME: figure 4, recall@5 on the test sessions by number of candidates.
 held-out: what it changes whether generators have seen the sessions that they generate for; chosen on, and so
 measured on, the latest tenth of the training sessions of yoochoose64, which nothing here was fitted on;
-held-out-defaults: the same with the defaults, over I2I-CF.
+held-out-defaults: the same with the defaults, over I2I-CF; held-out-carousel: so on the latest eighth of the
+carousel's, three seeds.
 plot: pictures of both, docs/pictures/rerank-*.png, from the result file.
 The others in the published form, preset=paper, but carousel-defaults and carousel-*small: I2I-CF, and RR and
 RRCRE with the defaults and with preset=small, which was chosen on the latest eighth of the carousel's
@@ -182,20 +183,37 @@ def of_setting(name: str, work: Path) -> tuple[Dataset, Recommender]:
     return ready(name, work), build("vs-knn")
 
 
-def held_out(work: Path, names: Sequence[str], **settings: Any) -> dict[str, Any]:
-    train = ready("yoochoose64", work).train
-    n = len(train) // 10
+def held_out(
+    train: Sessions, *generators: Recommender, part: int = 10, seeds: int = 1, **settings: Any
+) -> dict[str, Any]:
+    """Measured on the latest of so many parts of the sessions; figures are means over the seeds."""
+    n = len(train) // part
     fitted, later = train[:-n], train[-n:]
     found: dict[str, Any] = {"sessions": len(fitted), "predicted": later.n_pairs}
-    generators = {"i2i-cf": ItemKNN.preset("i2i-cf"), "vs-knn": build("vs-knn")}
-    for generator in (generators[name] for name in names):
+    for generator in generators:
         of_generator = found[generator.name] = {"generator": generator.fit(fitted).measure(later)}
         for way in ("none", "session", "folds") if generator.name == "vs-knn" else ("none", "folds"):
-            model = build("rrcre", {**settings, "held_out": way}, generators=[generator])
-            model.fit(fitted, progress=show())
-            of_generator[way] = {**model.measure(later), "examples": model.facts["examples"]}
+            runs = []
+            for seed in range(1, seeds + 1):
+                model = build("rrcre", {**settings, "held_out": way, "seed": seed}, generators=[generator])
+                runs.append(model.fit(fitted, progress=show()).measure(later))
+            means = {metric: sum(run[metric] for run in runs) / seeds for metric in runs[0]}
+            of_generator[way] = {**means, "examples": model.facts["examples"]}
             print(generator.name, way, of_generator[way], flush=True)
     return found
+
+
+def held_out_yoochoose(work: Path) -> dict[str, Any]:
+    train = ready("yoochoose64", work).train
+    return held_out(train, ItemKNN.preset("i2i-cf"), build("vs-knn"), preset="paper")
+
+
+def held_out_defaults(work: Path) -> dict[str, Any]:
+    return held_out(ready("yoochoose64", work).train, ItemKNN.preset("i2i-cf"))
+
+
+def held_out_carousel(work: Path) -> dict[str, Any]:
+    return held_out(carousel_data(work, 1.0).train, shown_order(), part=8, seeds=3)
 
 
 def plot(content: dict[str, Any]) -> None:
@@ -236,8 +254,9 @@ PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "carousel-small": partial(carousel_ours, preset="small"),
     "carousel-4x": partial(carousel, times=4),
     "carousel-4x-small": partial(carousel_ours, times=4, preset="small"),
-    "held-out": partial(held_out, names=("i2i-cf", "vs-knn"), preset="paper"),
-    "held-out-defaults": partial(held_out, names=("i2i-cf",)),
+    "held-out": held_out_yoochoose,
+    "held-out-defaults": held_out_defaults,
+    "held-out-carousel": held_out_carousel,
     **{f"epochs-{name}": partial(epochs, name) for name in TITLES},
     **{f"candidates-{name}": partial(candidates, name) for name in TITLES},
 }
@@ -253,7 +272,9 @@ def main() -> None:
             elif part not in content:
                 made = PARTS[part](Path(work))
                 content = json.loads(file.read_text("utf-8"))["parts"] if file.exists() else {}
-                write("rerank_study", {"parts": {**content, part: made}})
+                content = {**content, part: made}
+                command = f"python benchmarks/rerank_study.py {' '.join(content)}"  # of all that is there
+                write("rerank_study", {"command": command, "parts": content})
 
 
 if __name__ == "__main__":

@@ -441,6 +441,7 @@ def test_of_fewer_sessions_than_parts_nothing_is_held_out() -> None:
     generators = [nextclick.Markov().fit(few), nextclick.BPRMF(epochs=1).fit(few)]
     assert Wanted(6).within(few).ways(generators) == ["none", "none"]
     assert Wanted(6).within(TRAIN).ways(generators) == ["part", "part"]
+    assert Wanted(6).within(TRAIN).ways(generators[:1]) == ["folds"]
     assert RRCRE(nextclick.Markov(), **SMALL).fit(few).facts["candidates"][0]["held out"] == "none"
 
 
@@ -739,6 +740,15 @@ def planted(place: int | None, n: int = 900, n_items: int = 400) -> Sessions:
     at = np.full(n, place) if place is not None else rng.integers(0, 10, n)
     clicks[:, 3] = top[np.arange(n), at]
     return replace(plain, items=clicks.reshape(-1))
+
+
+def test_on_a_carousel_a_table_alone_answers_as_it_is() -> None:
+    """Its copies, of fewer sessions, know the order of what was shown less well."""
+    sessions = planted(3, n=60)
+    tables = [nextclick.ItemKNN.preset("i2i-cf").fit(sessions), nextclick.Markov().fit(sessions)]
+    assert RRCRE(tables[0], **SMALL).fit(sessions).facts["candidates"][0]["held out"] == "none"
+    assert Wanted(6).within(sessions).ways(tables) == ["folds", "folds"]
+    assert Wanted(6, "folds").within(sessions).ways(tables[:1]) == ["folds"]
 
 
 @pytest.mark.parametrize(("place", "cre", "found"), [(3, True, True), (3, False, False), (None, True, False)])

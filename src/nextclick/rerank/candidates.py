@@ -89,17 +89,20 @@ class Wanted:
     in epochs or are made of such and of session neighbours, "folds" for tables of pairs, which have counted
     the click that is asked for ("part" beside generators of which only that is wanted), and "none" for
     those that count single items.
+    on_lists: the clicks to predict are clicks on lists (a target event), whose order a table of all sessions
+    knows better than its copies do; "auto" leaves a table alone as it is then.
     """
 
     k: int
     held_out: HeldOut = "auto"
     folds: int = 3
+    on_lists: bool = False
 
     def within(self, sessions: Sessions) -> Wanted:
         """Return what is wanted of these sessions: of fewer than ``folds``, "auto" holds nothing out."""
         if self.held_out == "auto" and len(sessions) < self.folds:
             return replace(self, held_out="none")
-        return self
+        return replace(self, on_lists=sessions.target_name is not None)
 
     def ways(self, generators: Sequence[Recommender]) -> list[str]:
         """Return how each generator answers the sessions it was fitted on: none, session, part or folds."""
@@ -110,7 +113,8 @@ class Wanted:
             return self.held_out
         if isinstance(generator, SessionKNN):
             return "session"
-        if self.held_out == "auto" and counts_pairs(generator):
+        as_it_is = self.on_lists and len(generators) == 1
+        if self.held_out == "auto" and counts_pairs(generator) and not as_it_is:
             return "part" if self._partly(generators) else "folds"
         return "part" if self.held_out != "session" and self._partly([generator]) else "none"
 

@@ -144,7 +144,8 @@ class RRCRE(Composite, TrainedRecommender):
             "nothing; session: session neighbours leave the session out; folds: copies fitted on the other "
             "parts of the sessions; part: one such copy, and only its part is trained on; auto: session for "
             "session neighbours, part for what is trained in epochs, folds for tables of pairs (part beside "
-            "such), none for counts of items"
+            "such; none for one alone where the clicks to predict are of a target event), none for counts of "
+            "items"
         ),
     )
     folds: int = field(
