@@ -112,9 +112,13 @@ def test_finds_nothing_in_noise(name: str) -> None:
 
 @pytest.mark.parametrize("name", REACHED)
 def test_the_noise_bound_catches_a_model_that_saw_its_targets(name: str) -> None:
-    """The second side has teeth: the same models, fitted on the test sessions too, exceed its bound."""
+    """The second side has teeth: the same models, fitted on the test sessions too, exceed its bound.
+
+    From lists that are held out a re-ranker learns that those of noise tell nothing, come what may.
+    """
     _, test = split(1.0)
-    seen = held_out_mrr(name, 1.0, train=test)
+    values = {"held_out": "none"} if name == "rrcre" else {}
+    seen = held_out_mrr(name, 1.0, train=test, **values)
     assert seen > 1.5 * CHANCE
 
 
