@@ -31,6 +31,7 @@ from nextclick.rerank.candidates import Wanted, cleaned, clicked, training_lists
 from nextclick.rerank.network import Reranker, picked, rows_of_places
 from nextclick.rerank.scoring import Scorer
 from nextclick.rerank.training import Reordering, lengths_of
+from nextclick.serving.table import export_table
 from synthetic import chain, random_queries
 
 TRAIN = chain(20, 90, noise=0.3, seed=1)
@@ -451,6 +452,23 @@ def test_what_cannot_be_held_out_is_refused() -> None:
         lists_of(markov, "session")
     with pytest.raises(ConfigError, match=r"folds=91: there are 90 sessions"):
         lists_of(markov, "folds", folds=91)
+
+
+def test_an_exported_table_is_taken_as_it_is(tmp_path: Path) -> None:
+    """Fitted again it would be another model: counts of pairs in place of another model's lists."""
+    nextclick.SKNN().fit(TRAIN).save(tmp_path / "sknn")
+    export_table(tmp_path / "sknn").save(tmp_path / "table")
+    table = nextclick.load(tmp_path / "table")
+    lists, about = lists_of(table, "auto")
+    assert about["held out"] == "none"
+    assert lists.tolist() == table.top(TRAIN.pairs()[0], 6)[0].tolist()
+    assert Wanted(6).ways([table, nextclick.VSKNN().fit(TRAIN)]) == ["none", "session"]
+    for way in ("folds", "part"):
+        with pytest.raises(ConfigError, match=rf"held_out={way}: item-knn is a table exported from sknn"):
+            lists_of(table, way)
+    inside = Blend([table, nextclick.BPRMF(epochs=1)], weights="0.5,0.5").fit(TRAIN)
+    with pytest.raises(ConfigError, match="blend is a table exported from sknn, or holds one"):
+        lists_of(inside, "auto")
 
 
 def test_candidates_are_made_once_and_refused_when_changed(

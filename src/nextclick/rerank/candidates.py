@@ -29,6 +29,7 @@ HeldOut = Literal["auto", "none", "session", "part", "folds"]
 Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
 """Item codes [n, k], -1 behind the last, and the generator's scores of them."""
 
+_REFIT = ("folds", "part")  # ways for which a generator is fitted again
 _BLOCK = 2048  # prefixes answered together
 _ARRAYS: Mapping[str, type[np.generic]] = {"items.npy": np.int32, "scores.npy": np.float32}
 
@@ -146,6 +147,13 @@ class Wanted:
                 f"held_out=session: {names} cannot leave a session out, only session neighbours can; take "
                 "held_out=folds, or held_out=none"
             )
+        exported = [one for one, way in zip(generators, ways, strict=True) if way in _REFIT and exports(one)]
+        if exported:
+            of = exports(exported[0])[0]
+            raise ConfigError(
+                f"held_out={self.held_out}: {exported[0].name} is a table exported from {of}, or holds one, "
+                "and cannot be fitted again; take held_out=none, or the model itself as the generator"
+            )
         if ("folds" in ways or self._partly(generators)) and len(sessions) < self.folds:
             raise ConfigError(
                 f"folds={self.folds}: there are {len(sessions)} sessions only; take fewer, or held_out=none"
@@ -167,8 +175,16 @@ def reads_sessions(model: Recommender) -> bool:
 
 
 def counts_pairs(model: Recommender) -> bool:
-    """Return whether a recommender, or a generator of it, answers from a table of items beside each item."""
-    return isinstance(model, ItemToItem) or any(map(counts_pairs, generators_of(model)))
+    """Return whether a recommender, or a generator of it, has counted a table of items beside each item."""
+    if isinstance(model, ItemToItem):
+        return not exports(model)
+    return any(map(counts_pairs, generators_of(model)))
+
+
+def exports(model: Recommender) -> list[str]:
+    """Return the names of the models whose exported tables a recommender is, or is made of."""
+    own = [str(model.facts["table"]["of"])] if "table" in model.facts else []
+    return own + [name for one in generators_of(model) for name in exports(one)]
 
 
 @contextmanager
