@@ -151,7 +151,7 @@ class FactorRecommender(Recommender):
             )  # fmt: skip
             finite = all(np.isfinite(side).all() for side in self.factors.values())
             if not (np.isfinite(loss) and finite):
-                raise TrainingDivergedError(epoch, steps, steps, rate)
+                raise TrainingDivergedError(epoch, steps, steps // self.samples, rate)
             figure = self.measure(kept, at_most=_MEASURED)[f"{self.metric}@20"] if kept.n_pairs else None
             self.facts["epochs"].append({"epoch": epoch, "loss": loss / max(steps, 1), "figure": figure})
             if figure is not None:
