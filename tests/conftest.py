@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
+from nextclick import machine
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One process more than there are cores: some tests wait, for servers, Spark and other processes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return (cores or 1) + 1
+    return machine.cores() + 1
 
 
 @pytest.hookimpl(optionalhook=True)
