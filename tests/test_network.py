@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 
 from nextclick.network.batches import Rows, prefixes  # noqa: E402 - they import torch
 from nextclick.network.encoders import GruEncoder, NarmEncoder, StampEncoder  # noqa: E402
-from nextclick.network.softmax import TILE, full_softmax  # noqa: E402
+from nextclick.network.softmax import TILE, full_softmax, product_type  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +51,29 @@ def test_full_softmax_is_cross_entropy_with_its_gradients(pairs: int, n_items: i
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     for ours, theirs in zip(fused, exact, strict=True):
         assert torch.allclose(ours.grad.double(), theirs.grad, rtol=1e-4, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": False}, torch.float32),
+        ({"architecture": "aarch64"}, torch.float32),
+    ],
+)
+def test_products_are_in_bfloat16_where_the_processor_has_it(
+    told: dict[str, object], expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told)
+    assert product_type("auto", "cpu") == expected
+    assert product_type("bfloat16", "cpu") == torch.bfloat16
+    assert product_type("float32", "cpu") == torch.float32
+
+
+def test_products_are_in_single_precision_on_an_unknown_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert product_type("auto", "cpu") == torch.float32
 
 
 @pytest.mark.parametrize("scale", [0.3, 8.0])

@@ -117,9 +117,11 @@ class SML(NeuralRecommender):
             "other prefixes, or the nearest n_negatives of those"
         ),
     )
-    precision: Literal["float32", "bfloat16"] = field(
+    precision: Literal["float32", "bfloat16", "auto"] = field(
         default="float32",
-        metadata=about("of the products with all items; bfloat16 needs a processor made for it"),
+        metadata=about(
+            "of the products with all items; bfloat16 needs a processor made for it, auto takes it there"
+        ),
     )
     n_negatives: int = field(
         default=1024,
@@ -208,10 +210,9 @@ class SML(NeuralRecommender):
         return held + (in_a_step(n_items, self.dim) if self.negatives == "all" else 0)
 
     def _objective(self, network: Any, sessions: Sessions, workers: Workers) -> Objective:
-        import torch
-
         from nextclick.metric.objective import Choices, MetricObjective
         from nextclick.network.sampling import NegativeSampler
+        from nextclick.network.softmax import product_type
 
         choices = Choices(
             self.loss, self.margin, self.epsilon, self.swap, self.position_weights, self.temperature,
@@ -219,7 +220,8 @@ class SML(NeuralRecommender):
         )  # fmt: skip
         return MetricObjective(
             network, self._sampler(sessions), self.batch_size, choices,
-            NegativeSampler(sessions.support(), self.alpha), workers, getattr(torch, self.precision),
+            NegativeSampler(sessions.support(), self.alpha), workers,
+            product_type(self.precision, self._device),
         )  # fmt: skip
 
     def _sampler(self, sessions: Sessions) -> Sampler:

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 class AllItemsRecommender(NeuralRecommender):
     """Base of the networks that are trained with each next click against all items."""
 
-    precision: Literal["float32", "bfloat16"] = field(
+    precision: Literal["float32", "bfloat16", "auto"] = field(
         default="float32",
-        metadata=about("of the large products in training; bfloat16 needs a processor made for it"),
+        metadata=about(
+            "of the large products in training; bfloat16 needs a processor made for it, auto takes it there"
+        ),
     )
     temperature: float = field(
         default=0.0,
@@ -50,13 +52,12 @@ class AllItemsRecommender(NeuralRecommender):
         return 4 * batch * self.last_clicks * width + in_a_step(n_items, width) + cosines
 
     def _objective(self, network: Network, sessions: Sessions, workers: Workers) -> Objective:
-        import torch
-
         from nextclick.network.batches import Rows
         from nextclick.network.objectives import AllItems
+        from nextclick.network.softmax import product_type
 
         return AllItems(
             network, Rows(sessions, self.last_clicks), self.batch_size,
             smoothing=self.smoothing, weight_decay=self.weight_decay,
-            low=getattr(torch, self.precision), workers=workers,
+            low=product_type(self.precision, self._device), workers=workers,
         )  # fmt: skip

@@ -129,6 +129,20 @@ def _buffers(n_items: int, width: int, low: torch.dtype, items: Tensor) -> _Buff
     return kept
 
 
+def product_type(precision: str, device: torch.device | str) -> torch.dtype:
+    """Return the type that ``precision`` names; auto: bfloat16 where the device multiplies in it."""
+    if precision != "auto":
+        found: torch.dtype = getattr(torch, precision)
+        return found
+    if torch.device(device).type == "cuda":
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # Older versions of torch do not tell.
+        told: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        able = any(told.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return torch.bfloat16 if able else torch.float32
+
+
 def full_softmax(
     sessions: Tensor, items: Tensor, targets: Tensor, *, low: torch.dtype = torch.float32
 ) -> Tensor:
