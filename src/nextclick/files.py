@@ -22,8 +22,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-# What tells a directory of ours: prepared data, its slices, a model, a simulated shop, a stream, a demo.
 _URL = re.compile(r"(?:^|/)[A-Za-z][A-Za-z0-9+.-]+:(?=/)")
+# What tells a directory of ours: prepared data, its slices, a model, a simulated shop, a stream, a demo.
 OURS = ("prepare.json", "slice-1", "manifest.json", "shop.json", "stream.json", "report.json")
 
 

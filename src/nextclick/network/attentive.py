@@ -1,9 +1,9 @@
-"""What NARM and STAMP share: the weights of the clicks can be looked at."""
+"""What NARM and STAMP share: scores by cosines, and weights of the clicks that can be looked at."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from nextclick.errors import ConfigError, DataError
 from nextclick.network.all_items import AllItemsRecommender
 from nextclick.reasons import Attention
 from nextclick.sessions import UNKNOWN, ItemId, Queries
+from nextclick.settings import about
 
 _ROWS = 64  # prefixes weighed at once
 
@@ -20,6 +21,18 @@ _ROWS = 64  # prefixes weighed at once
 @dataclass(kw_only=True, eq=False)
 class AttentiveRecommender(AllItemsRecommender):
     """Base of the networks that weigh the clicks of a prefix by attention."""
+
+    temperature: float = field(
+        default=0.07,
+        metadata=about(
+            "scores are cosines divided by it; 0: plain products, of vectors of any length",
+            low=0,
+            search=("log", 0.04, 0.2),
+        ),
+    )
+    dim: int = field(
+        default=100, metadata=about("width of the item vectors", low=1, search=[50, 100, 150, 200])
+    )
 
     def attention(self, session: Sequence[ItemId]) -> NDArray[np.float32]:
         """Return how much each click weighs for every prefix of a session, [T, T].

@@ -40,17 +40,6 @@ class NARM(AttentiveRecommender):
         default=0.6,
         metadata=about("factor on the learning rate after each epoch", low=0, high=1, search=(0.4, 1.0)),
     )
-    temperature: float = field(
-        default=0.07,
-        metadata=about(
-            "scores are cosines divided by it; 0: plain products, of vectors of any length",
-            low=0,
-            search=("log", 0.04, 0.2),
-        ),
-    )
-    dim: int = field(
-        default=100, metadata=about("width of the item vectors", low=1, search=[50, 100, 150, 200])
-    )
     hidden: int = field(default=100, metadata=about("units of the GRU", low=1, search=[50, 100, 150, 200]))
     encoder: Literal["hybrid", "global", "local"] = field(
         default="hybrid", metadata=about("order of the clicks (global), their purpose (local), or both")

@@ -45,17 +45,6 @@ class STAMP(AttentiveRecommender):
         default=0.6,
         metadata=about("factor on the learning rate after each epoch", low=0, high=1, search=(0.3, 1.0)),
     )
-    temperature: float = field(
-        default=0.07,
-        metadata=about(
-            "scores are cosines divided by it; 0: plain products, of vectors of any length",
-            low=0,
-            search=("log", 0.04, 0.2),
-        ),
-    )
-    dim: int = field(
-        default=100, metadata=about("width of the item vectors", low=1, search=[50, 100, 150, 200])
-    )
     attended: bool = field(
         default=True, metadata=about("weigh the clicks by attention; false: STMP, their mean")
     )
