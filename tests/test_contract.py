@@ -170,6 +170,7 @@ OTHER_SETTINGS: dict[str, dict[str, Any]] = {
         "clicked": False,
         "scored": False,
         "content": "yes",
+        "depth": "yes",
         "ranks": "shared",
         "start": "generator",
         "held_out": "session",

@@ -27,7 +27,8 @@ from nextclick.neighbours.session_votes import SessionKNN
 from nextclick.network import batches
 from nextclick.recommender import Run
 from nextclick.rerank import kernels
-from nextclick.rerank.candidates import Wanted, cleaned, clicked, training_lists
+from nextclick.rerank.candidates import Made, cleaned, clicked, earlier_places, training_lists
+from nextclick.rerank.held_out import Wanted
 from nextclick.rerank.network import Reranker, picked, rows_of_places
 from nextclick.rerank.scoring import Scorer
 from nextclick.rerank.training import Reordering, lengths_of
@@ -79,11 +80,12 @@ def fixed(rows: Any, sessions: Sessions = TRAIN) -> Fixed:
 
 def slow_scores(
     network: Reranker, prefix: list[int], candidates: list[int], places: np.ndarray, features: np.ndarray,
-    length: int,
+    length: int, earlier: np.ndarray,
 ) -> list[float]:  # fmt: skip
     """Sánchez Rodríguez et al. 2019, equations 3 and 4, one number at a time, in float64.
 
-    With a temperature item vectors have length 1, and so has what is asked for, before it is divided.
+    Ours: what the places of its earlier clicks tell is added to the session that asks for a place. With a
+    temperature item vectors have length 1, and so has what is asked for, before it is divided.
     """
     w = {name: tensor.detach().double().numpy() for name, tensor in network.state_dict().items()}
     temperature = network.temperature or 1.0
@@ -102,17 +104,23 @@ def slow_scores(
     h_t = np.tanh(w["encoder.last.weight"] @ x[-1] + w["encoder.last.bias"])
     h_u = h_s * h_t
 
-    def mlp(name: str) -> np.ndarray:
-        inner = np.tanh(w[f"{name}.0.weight"] @ h_u + w[f"{name}.0.bias"])
+    deep = h_u.copy()
+    for of_click in earlier:
+        for g in range(len(network.depths)):
+            if of_click[g] >= 0:
+                deep += w[f"depths.{g}"][network.rows[of_click[g]]]
+
+    def mlp(name: str, h: np.ndarray) -> np.ndarray:
+        inner = np.tanh(w[f"{name}.0.weight"] @ h + w[f"{name}.0.bias"])
         return np.tanh(w[f"{name}.2.weight"] @ inner + w[f"{name}.2.bias"])
 
     found = []
-    asked = mlp("item_projection")
+    asked = mlp("item_projection", h_u)
     asked = asked / np.linalg.norm(asked) if network.temperature else asked
     for c, item in enumerate(candidates):
         score = float(w["items.weight"][item] @ asked) / temperature if network.content else 0.0
         for g in range(len(network.ranks)):
-            score += float(w[f"ranks.{g}"][network.rows[places[c, g]]] @ mlp(f"rank_projection.{g}"))
+            score += float(w[f"ranks.{g}"][network.rows[places[c, g]]] @ mlp(f"rank_projection.{g}", deep))
         if network.judge is not None:
             k = len(network.rows) - 1
             read = [value for z, soft, share in features[c] for value in (z, soft / 4, share / 4)]
@@ -128,18 +136,20 @@ def slow_scores(
     return found
 
 
-@pytest.mark.parametrize("n_lists", [1, 3])
+@pytest.mark.parametrize(("n_lists", "deep"), [(1, 0), (1, 1), (3, 0), (3, 2)])
 @pytest.mark.parametrize("cre", [True, False])
 @pytest.mark.parametrize(
     ("shared", "scored", "temperature", "content"),
     [(False, False, 0.0, True), (True, True, 0.0, True), (False, True, 0.2, True), (False, True, 0.2, False)],
 )
 def test_scores_are_equations_3_and_4(
-    n_lists: int, cre: bool, shared: bool, scored: bool, temperature: float, content: bool
+    n_lists: int, deep: int, cre: bool, shared: bool, scored: bool, temperature: float, content: bool
 ) -> None:
     rng = np.random.default_rng(3)
     rows = rows_of_places(9, shared)
-    network = Reranker(15, 6, n_lists, rows, cre=cre, scored=scored, temperature=temperature, content=content)
+    network = Reranker(
+        15, 6, n_lists, rows, cre=cre, scored=scored, temperature=temperature, content=content, deep=deep
+    )
     if scored:
         network.popularity.uniform_(generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
@@ -151,17 +161,18 @@ def test_scores_are_equations_3_and_4(
     places = rng.integers(0, 10, (3, 7, n_lists))
     features = rng.normal(size=(3, 7, n_lists, 3)).astype(np.float32)
     lengths = [1, 4, 30]  # of the whole prefixes, of which the last clicks are read
+    earlier = rng.integers(-1, 10, (3, 5, deep))
     clicks, mask, last = batches.prefixes(Queries.of(prefixes), 19)
     with torch.inference_mode():
         session = network.session(clicks, mask, last)
         found = network(
             session, torch.from_numpy(candidates), torch.from_numpy(places), torch.from_numpy(features),
-            torch.tensor(lengths, dtype=torch.float32),
+            torch.tensor(lengths, dtype=torch.float32), torch.from_numpy(earlier),
         )  # fmt: skip
     for i, prefix in enumerate(prefixes):
         n = int((candidates[i] >= 0).sum())
         expected = slow_scores(
-            network, prefix, candidates[i, :n].tolist(), places[i], features[i], lengths[i]
+            network, prefix, candidates[i, :n].tolist(), places[i], features[i], lengths[i], earlier[i]
         )
         assert found[i, :n].tolist() == pytest.approx(expected, abs=2e-5)
         assert (found[i, n:] == -torch.inf).all()
@@ -195,8 +206,9 @@ def test_the_compiled_scores_are_those_of_the_network(
     prefixes = [rng.integers(0, 15, 1 + n % 7).tolist() for n in range(150)]
     queries, generator = Queries.of(prefixes), torch.Generator().manual_seed(1)
     network = Reranker(
-        15, 6, 2, rows_of_places(9, cre), cre=cre, scored=scored, temperature=temperature, content=content
-    )
+        15, 6, 2, rows_of_places(9, cre), cre=cre, scored=scored, temperature=temperature, content=content,
+        deep=2 * scored,
+    )  # fmt: skip
     with torch.no_grad():
         for weights in network.parameters():
             torch.nn.init.normal_(weights, std=0.7, generator=generator)
@@ -208,11 +220,13 @@ def test_the_compiled_scores_are_those_of_the_network(
     candidates[4] = -1
     places = rng.integers(0, 10, (150, 7, 2)).astype(np.int32)
     features = rng.normal(size=(150, 7, 2, 3)).astype(np.float32)
-    found = Scorer(network).probabilities(queries, 4, candidates, places, features)
+    earlier = rng.integers(-1, 10, (150, 3, len(network.depths))).astype(np.int32)
+    found = Scorer(network).probabilities(queries, 4, candidates, places, features, earlier)
     with torch.inference_mode():
         slow = network(
             network.session(*batches.prefixes(queries, 4)), torch.from_numpy(candidates),
             torch.from_numpy(places).long(), torch.from_numpy(features), lengths_of(queries),
+            torch.from_numpy(earlier).long(),
         ).softmax(1)  # fmt: skip
     np.testing.assert_allclose(found, np.nan_to_num(slow.numpy()), atol=1e-6, rtol=1e-4)
     assert found[4].tolist() == [0.0] * 7
@@ -361,10 +375,14 @@ def test_leaving_a_session_out_is_fitting_without_it(model: SessionKNN) -> None:
 
 
 def lists_of(
-    generator: Recommender, held_out: Any, folder: Path | None = None, folds: int = 3, sessions: Any = TRAIN
+    generator: Recommender,
+    held_out: Any,
+    folder: Path | None = None,
+    folds: int | None = 3,
+    sessions: Any = TRAIN,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     wanted, run = Wanted(6, held_out, folds), Run(candidates=folder)
-    with training_lists([generator], sessions, wanted, silent, run) as (lists, about, _):
+    with training_lists([generator], sessions, wanted, silent, run) as (lists, _, about, _):
         return np.array(lists[0][0]), about[0]
 
 
@@ -400,7 +418,7 @@ def test_what_is_trained_in_epochs_answers_a_part_that_its_copy_has_not_seen() -
     generators = [nextclick.VSKNN().fit(TRAIN), factors, nextclick.Markov().fit(TRAIN)]
     queries, positions = TRAIN.pairs()
     own = TRAIN.session_of[positions]
-    with training_lists(generators, TRAIN, Wanted(6, "auto", 3), silent, Run()) as (lists, about, rows):
+    with training_lists(generators, TRAIN, Wanted(6, "auto", 3), silent, Run()) as (lists, _, about, rows):
         assert [one["held out"] for one in about] == ["session", "part", "part"]
         part = Wanted(6, "auto", 3).parts(TRAIN)
         assert rows.tolist() == np.flatnonzero(part[own] == 0).tolist()
@@ -427,7 +445,7 @@ def test_tables_of_pairs_have_not_counted_what_is_asked_for() -> None:
     assert wanted.ways(generators[1:2]) == ["folds"]
     queries, positions = TRAIN.pairs()
     own = TRAIN.session_of[positions]
-    with training_lists(generators, TRAIN, wanted, silent, Run()) as (lists, about, rows):
+    with training_lists(generators, TRAIN, wanted, silent, Run()) as (lists, _, about, rows):
         assert [one["held out"] for one in about] == ["session", "folds", "none"]
         assert len(rows) == len(positions)
         for fold in range(3):
@@ -573,8 +591,8 @@ def test_batches_hold_every_example_once_an_epoch_and_looks_cut_epochs() -> None
     lists = [generator.top(queries, 5)]
     network = Reranker(20, 4, 1, rows_of_places(5, False))
     objective = Reordering(
-        network, TRAIN, lists, np.arange(TRAIN.n_pairs), batch_size=16, longest=19, share=0.25, epochs=3,
-        every=4, seed=3, workers=nextclick_workers(),
+        network, TRAIN, Made(lists, [], [], np.arange(TRAIN.n_pairs)), batch_size=16, longest=19, share=0.25,
+        epochs=3, every=4, seed=3, workers=nextclick_workers(),
     )  # fmt: skip
     found = np.flatnonzero((lists[0][0] == TRAIN.items[positions][:, None]).any(1))
     assert objective.n_examples == len(found)
@@ -656,8 +674,8 @@ def test_recall_at_5_of_the_examples_kept_counts_ties_as_their_expectation() -> 
     for weights in network.parameters():
         torch.nn.init.zeros_(weights)
     objective = Reordering(
-        network, TRAIN, [generator.top(queries, 10)], np.arange(len(queries)), batch_size=16, longest=19,
-        share=0.5, epochs=1, every=9, seed=3, workers=nextclick_workers(),
+        network, TRAIN, Made([generator.top(queries, 10)], [], [], np.arange(len(queries))), batch_size=16,
+        longest=19, share=0.5, epochs=1, every=9, seed=3, workers=nextclick_workers(),
     )  # fmt: skip
     assert objective.measure() == pytest.approx(0.5)  # ten candidates, all equal
 
@@ -760,13 +778,91 @@ def planted(place: int | None, n: int = 900, n_items: int = 400) -> Sessions:
     return replace(plain, items=clicks.reshape(-1))
 
 
-def test_on_a_carousel_a_table_alone_answers_as_it_is() -> None:
-    """Its copies, of fewer sessions, know the order of what was shown less well."""
+def test_on_a_carousel_tables_answer_as_those_who_filled_it_knew_then() -> None:
+    """What was shown was made of the clicks before; with later ones the places would be others."""
     sessions = planted(3, n=60)
     tables = [nextclick.ItemKNN.preset("i2i-cf").fit(sessions), nextclick.Markov().fit(sessions)]
-    assert RRCRE(tables[0], **SMALL).fit(sessions).facts["candidates"][0]["held out"] == "none"
-    assert Wanted(6).within(sessions).ways(tables) == ["folds", "folds"]
+    wanted = Wanted(6).within(sessions)
+    assert wanted.ways(tables) == ["time", "time"]
+    assert wanted.ways([tables[0], nextclick.BPRMF(epochs=1).fit(sessions)]) == ["part", "part"]
+    queries, _ = sessions.pairs()
+    with training_lists(tables, sessions, wanted, silent, Run()) as (lists, _, about, rows):
+        assert [one["held out"] for one in about] == ["time", "time"]
+        assert rows.tolist() == list(range(3, 60))  # of the first of 20 parts nothing is known before
+        for part in range(1, 20):
+            copy = nextclick.Markov().fit(sessions[: 3 * part])
+            own = 3 * part + np.arange(3)
+            assert lists[1][0][own - 3].tolist() == copy.top(queries[own], 6)[0].tolist()
+    model = RRCRE(tables[0], **SMALL).fit(sessions)
+    assert model.facts["candidates"][0]["held out"] == "time"
+    assert model.facts["prefixes"] == 57
     assert Wanted(6, "folds").within(sessions).ways(tables[:1]) == ["folds"]
+    assert Wanted(6).within(sessions[:19]).ways(tables) == ["none", "none"]
+
+
+def test_parts_one_after_the_other_can_be_asked_for() -> None:
+    lists, about = lists_of(nextclick.Markov().fit(TRAIN), "time", folds=2)
+    assert about["held out"] == "time"
+    queries, positions = TRAIN.pairs()
+    later = np.flatnonzero(TRAIN.session_of[positions] >= len(TRAIN) / 2)
+    copy = nextclick.Markov().fit(TRAIN[: (len(TRAIN) + 1) // 2])
+    assert lists.tolist() == copy.top(queries[later], 6)[0].tolist()
+    with pytest.raises(ConfigError, match="folds=20: there are 9 sessions"):
+        lists_of(nextclick.Markov().fit(TRAIN[:9]), "time", folds=None, sessions=TRAIN[:9])
+
+
+def test_places_of_earlier_clicks_are_those_in_the_lists_before_them() -> None:
+    """With empty prefixes, those of one click, longer ones than are read, and items that stand nowhere."""
+    generator = nextclick.Markov().fit(TRAIN)
+    queries = Queries(QUERIES.items, np.r_[QUERIES.starts, 0, 3, 0], np.r_[QUERIES.ends, 0, 4, 30])
+    found = earlier_places(queries, 6, 4, lambda of, _, k: generator.top(of, k), generator.n_items)
+    for row, places in enumerate(found):
+        prefix = queries.prefix(row)
+        expected = []
+        for end in range(len(prefix) - 1, 0, -1):
+            top = generator.top(Queries.of([prefix[:end]]), 6)[0][0].tolist()
+            expected.append(top.index(prefix[end]) if prefix[end] in top else 6)
+        assert places.tolist() == [*expected, -1, -1, -1, -1][:4]
+    assert {-1, 0, 6} < set(found.flat)
+
+
+def test_places_of_earlier_clicks_come_from_those_who_have_not_seen_them() -> None:
+    """In training each session's are of the lists that its own candidates come from, held out as they are."""
+    generators = [nextclick.VSKNN().fit(TRAIN), nextclick.Markov().fit(TRAIN)]
+    wanted = Wanted(6, "auto", depth=3)
+    queries, positions = TRAIN.pairs()
+    own = TRAIN.session_of[positions]
+    with training_lists(generators, TRAIN, wanted, silent, Run()) as (_, earlier, about, _):
+        assert [one["held out"] for one in about] == ["session", "folds"]
+        without = earlier_places(
+            queries, 6, 3, lambda of, rows, k: generators[0].top_without(of, own[rows], k), TRAIN.n_items
+        )
+        assert earlier[0].tolist() == without.tolist()
+        for fold in range(3):
+            part = wanted.parts(TRAIN)
+            copy = nextclick.Markov().fit(TRAIN.where(part != fold))
+            asked = np.flatnonzero(part[own] == fold)
+            of_copy = earlier_places(queries[asked], 6, 3, lambda of, _, k, by=copy: by.top(of, k), 20)
+            assert earlier[1][asked].tolist() == of_copy.tolist()
+
+
+@pytest.mark.parametrize("depth", ["yes", "no"])
+def test_how_far_down_a_visitor_looks_is_read_from_the_places_of_earlier_clicks(depth: str) -> None:
+    """Half the visitors always click what stands first, half what stands eighth; items tell nothing."""
+    rng, n = np.random.default_rng(4), 900
+    plain = replace(planted(3, n), events=None, event_names=(), target_event=None)
+    table, place = Scattered().fit(plain), np.where(rng.random(n) < 0.5, 0, 7)
+    clicks = rng.integers(0, plain.n_items, (n, 4)).astype(np.int32)
+    for t in range(1, 4):
+        top, _ = table.top(Queries.of(clicks[:, :t].tolist()), 10)
+        clicks[:, t] = top[np.arange(n), place]
+    sessions = replace(plain, items=clicks.reshape(-1))
+    form = {**PLAIN, "epochs": 4, "learning_rate": 0.01, "dim": 16, "batch_size": 64, "k": 10, "depth": depth}
+    model = RRCRE(Scattered(), **form, seed=2).fit(sessions[:700])
+    queries, positions = sessions[700:].pairs()
+    later = queries.ends - queries.starts >= 2  # after one click nothing is known of the visitor
+    first = model.top(queries[later], 1)[0][:, 0] == sessions[700:].items[positions[later]]
+    assert first.mean() > 0.95 if depth == "yes" else first.mean() < 0.7
 
 
 @pytest.mark.parametrize(("place", "cre", "found"), [(3, True, True), (3, False, False), (None, True, False)])

@@ -15,8 +15,9 @@ from nextclick.errors import ArtifactError, ConfigError
 from nextclick.neighbours.item_knn import ItemKNN
 from nextclick.neighbours.session_knn import VSKNN
 from nextclick.recommender import Recommender
-from nextclick.rerank.candidates import HeldOut, Lists, Wanted, best_of_row, training_lists
+from nextclick.rerank.candidates import Lists, best_of_row, training_lists
 from nextclick.rerank.composite import Composite
+from nextclick.rerank.held_out import HeldOut, Wanted
 from nextclick.sessions import Queries, Sessions
 from nextclick.settings import about
 
@@ -77,8 +78,11 @@ class Blend(Composite):
         default="auto",
         metadata=about("what generators may have seen of the sessions that weights are chosen on: as rrcre"),
     )
-    folds: int = field(
-        default=3, metadata=about("parts that the sessions are cut into, for folds and part", low=2)
+    folds: int | None = field(
+        default=None,
+        metadata=about(
+            "parts that the sessions are cut into, for folds, part and time; none: 3, and 20 for time", low=2
+        ),
     )
 
     def __post_init__(self) -> None:
@@ -155,10 +159,10 @@ class Blend(Composite):
         wanted = Wanted(self.k, self.held_out, self.folds).within(sessions)
         rows = np.intersect1d(rows, wanted.rows(self.generators, sessions))
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(_AT_MOST, len(rows))).astype(np.int64))]
-        with training_lists(self.generators, sessions, wanted, self._tell, self._run) as (lists, about, of):
-            self.facts["candidates"] = about
-            at = np.searchsorted(of, rows)
-            some = [(np.asarray(items[at]), np.asarray(scores[at])) for items, scores in lists]
+        with training_lists(self.generators, sessions, wanted, self._tell, self._run) as made:
+            self.facts["candidates"] = made.about
+            at = np.searchsorted(made.rows, rows)
+            some = [(np.asarray(items[at]), np.asarray(scores[at])) for items, scores in made.lists]
         union, parts = self._parts(some)
         at = union == sessions.items[positions[rows]][:, None]
         best, reached = equal, -1.0

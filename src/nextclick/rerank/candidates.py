@@ -8,30 +8,28 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nextclick import __version__, settings
-from nextclick.errors import ConfigError, DataError
+from nextclick.errors import DataError
 from nextclick.files import alone, new_directory, sha256, write_json
-from nextclick.neighbours.item_table import ItemToItem
 from nextclick.neighbours.session_votes import SessionKNN
 from nextclick.recommender import Recommender, Run
 from nextclick.rerank.composite import generators_of
+from nextclick.rerank.held_out import REFIT, Wanted
 from nextclick.sessions import Queries, Sessions
 
 Tell = Callable[[str, int, int], None]
-HeldOut = Literal["auto", "none", "session", "part", "folds"]
 Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
 """Item codes [n, k], -1 behind the last, and the generator's scores of them."""
 
-_REFIT = ("folds", "part")  # ways for which a generator is fitted again
 _BLOCK = 2048  # prefixes answered together
 _ARRAYS: Mapping[str, type[np.generic]] = {"items.npy": np.int32, "scores.npy": np.float32}
+_EARLIER: Mapping[str, type[np.generic]] = {"earlier.npy": np.int32}
 
 
 def cleaned(
@@ -67,6 +65,39 @@ def clicked(queries: Queries, k: int) -> Lists:
     return items, scores
 
 
+def earlier_places(
+    queries: Queries, k: int, depth: int, answer: Callable[..., tuple[Any, Any]], n_items: int
+) -> NDArray[np.int32]:
+    """Return where the clicks of prefixes stood in the lists of the clicks before them, [n, depth].
+
+    The latest click comes first; the first click of a prefix has no list. k: not in the list; -1: no click.
+    answer: given beginnings of prefixes, the numbers among ``queries`` of those, and k, returns lists.
+    """
+    from nextclick.rerank import kernels
+
+    counts = np.clip(queries.ends - queries.starts - 1, 0, depth)
+    row = np.repeat(np.arange(len(queries)), counts)
+    back = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    start, at = queries.starts[row], queries.ends[row] - 1 - back
+    # Prefixes of one session have beginnings in common, each of which is answered once.
+    _, first, own = np.unique(start * (len(queries.items) + 1) + at, return_index=True, return_inverse=True)
+    found = np.empty(len(first), np.int64)
+    for low in range(0, len(first), _BLOCK):
+        block = first[low : low + _BLOCK]
+        of = Queries(queries.items, start[block], at[block])
+        items, scores = answer(of, row[block], min(k, n_items))
+        items, _ = cleaned(items, scores, n_items, k)
+        kernels.place_of(items, queries.items[at[block]], found[low : low + _BLOCK])
+    places = np.full((len(queries), depth), kernels.ABSENT, np.int32)
+    places[row, back] = np.where(found < 0, k, found)[own]
+    return places
+
+
+def beside(places: Sequence[NDArray[np.int32]], n: int) -> NDArray[np.int32]:
+    """Put the earlier places of n prefixes in the lists of several generators side by side, [n, E, G]."""
+    return np.stack(places, 2) if len(places) else np.empty((n, 0, 0), np.int32)
+
+
 def best_of_row(scores: NDArray[np.float32], k: int) -> Lists:
     """Return the k best items of rows of scores, [n, n_items], -1 behind the last."""
     from nextclick import ranking
@@ -77,114 +108,18 @@ def best_of_row(scores: NDArray[np.float32], k: int) -> Lists:
     return top, top_scores
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """Which lists of training prefixes are wanted.
+class Made(NamedTuple):
+    """What generators answer to training prefixes, from disk.
 
-    k: candidates in each;  held_out: "none": the generator as it is, which has seen the session that it
-    answers;  "session": it leaves that session out (session neighbours; the others as they are);  "folds":
-    the sessions are cut into ``folds`` parts at random, and each part is answered by a copy fitted on the
-    others;  "part": the same for the first of these parts only, and lists of other prefixes are not wanted
-    (session neighbours leave the session out);
-    "auto": "session" for those that can, "part" for others that know sessions by heart, as they are trained
-    in epochs or are made of such and of session neighbours, "folds" for tables of pairs, which have counted
-    the click that is asked for ("part" beside generators of which only that is wanted), and "none" for
-    those that count single items.
-    on_lists: the clicks to predict are clicks on lists (a target event), whose order a table of all sessions
-    knows better than its copies do; "auto" leaves a table alone as it is then.
+    lists: candidates of each generator, [n, k];  earlier: of each, where the clicks of the prefixes stood in
+    the lists of the clicks before them, [n, depth], see ``earlier_places``;  about: what is told of each;
+    rows: the prefixes, numbers among ``sessions.pairs()``, [n].
     """
 
-    k: int
-    held_out: HeldOut = "auto"
-    folds: int = 3
-    on_lists: bool = False
-
-    def within(self, sessions: Sessions) -> Wanted:
-        """Return what is wanted of these sessions: of fewer than ``folds``, "auto" holds nothing out."""
-        if self.held_out == "auto" and len(sessions) < self.folds:
-            return replace(self, held_out="none")
-        return replace(self, on_lists=sessions.target_name is not None)
-
-    def ways(self, generators: Sequence[Recommender]) -> list[str]:
-        """Return how each generator answers the sessions it was fitted on: none, session, part or folds."""
-        return [self._way(generator, generators) for generator in generators]
-
-    def _way(self, generator: Recommender, generators: Sequence[Recommender]) -> str:
-        if self.held_out in ("none", "folds"):
-            return self.held_out
-        if isinstance(generator, SessionKNN):
-            return "session"
-        as_it_is = self.on_lists and len(generators) == 1
-        if self.held_out == "auto" and counts_pairs(generator) and not as_it_is:
-            return "part" if self._partly(generators) else "folds"
-        return "part" if self.held_out != "session" and self._partly([generator]) else "none"
-
-    def _partly(self, generators: Sequence[Recommender]) -> bool:
-        """Return whether lists are wanted of one part of the sessions only."""
-        if self.held_out == "part":
-            return True
-        return self.held_out == "auto" and any(
-            reads_sessions(one) and not isinstance(one, SessionKNN) for one in generators
-        )
-
-    def rows(self, generators: Sequence[Recommender], sessions: Sessions) -> NDArray[np.int64]:
-        """Return the training prefixes whose lists are wanted, numbers among ``sessions.pairs()``."""
-        if not self._partly(generators):
-            return np.arange(sessions.n_pairs)
-        _, positions = sessions.pairs()
-        return np.flatnonzero(self.parts(sessions)[sessions.session_of[positions]] == 0)
-
-    def parts(self, sessions: Sessions) -> NDArray[np.int64]:
-        """Return the part that each session is in, [n_sessions]."""
-        return np.random.default_rng(self.folds).permutation(len(sessions)) % self.folds
-
-    def check(self, generators: Sequence[Recommender], sessions: Sessions) -> None:
-        """Raise ConfigError for what cannot be held out of these generators and sessions."""
-        ways = self.ways(generators)
-        if self.held_out == "session" and "session" not in ways:
-            names = ", ".join(one.name for one in generators)
-            raise ConfigError(
-                f"held_out=session: {names} cannot leave a session out, only session neighbours can; take "
-                "held_out=folds, or held_out=none"
-            )
-        exported = [one for one, way in zip(generators, ways, strict=True) if way in _REFIT and exports(one)]
-        if exported:
-            of = exports(exported[0])[0]
-            raise ConfigError(
-                f"held_out={self.held_out}: {exported[0].name} is a table exported from {of}, or holds one, "
-                "and cannot be fitted again; take held_out=none, or the model itself as the generator"
-            )
-        if ("folds" in ways or self._partly(generators)) and len(sessions) < self.folds:
-            raise ConfigError(
-                f"folds={self.folds}: there are {len(sessions)} sessions only; take fewer, or held_out=none"
-            )
-
-
-def trained_in_epochs(model: Recommender) -> bool:
-    """Return whether a recommender, or a generator of it, learns sessions by heart in passes over them."""
-    return "epochs" in settings.values_of(model) or any(map(trained_in_epochs, generators_of(model)))
-
-
-def reads_sessions(model: Recommender) -> bool:
-    """Return whether a recommender, or a generator of it, answers by more than counts of items and pairs."""
-    return (
-        isinstance(model, SessionKNN)
-        or trained_in_epochs(model)
-        or any(map(reads_sessions, generators_of(model)))
-    )
-
-
-def counts_pairs(model: Recommender) -> bool:
-    """Return whether a recommender, or a generator of it, has counted a table of items beside each item."""
-    if isinstance(model, ItemToItem):
-        return not exports(model)
-    return any(map(counts_pairs, generators_of(model)))
-
-
-def exports(model: Recommender) -> list[str]:
-    """Return the names of the models whose exported tables a recommender is, or is made of."""
-    own = [str(model.facts["table"]["of"])] if "table" in model.facts else []
-    return own + [name for one in generators_of(model) for name in exports(one)]
+    lists: list[Lists]
+    earlier: list[NDArray[np.int32]]
+    about: list[dict[str, Any]]
+    rows: NDArray[np.int64]
 
 
 @contextmanager
@@ -195,8 +130,8 @@ def training_lists(
     tell: Tell,
     run: Run,
     together: Callable[[], None] | None = None,
-) -> Iterator[tuple[list[Lists], list[dict[str, Any]], NDArray[np.int64]]]:
-    """Yield each generator's candidates, [n, k], from disk, about each, and the prefixes they are of, [n].
+) -> Iterator[Made]:
+    """Yield each generator's candidates, made now or kept from before.
 
     run: ``run.candidates`` or, where it is None, the folder of the checkpoints keeps the lists for later
     trainings of the same; without either they lie in a temporary one.  together: where several processes
@@ -210,15 +145,18 @@ def training_lists(
         if together is not None:
             together()
         of_sessions, rows = checksum(sessions), wanted.rows(generators, sessions)
-        partly = {"part of": wanted.folds} if len(rows) < sessions.n_pairs else {}
-        found, about = [], []
+        n_parts = wanted.n_parts("time" if "time" in wanted.ways(generators) else "part")
+        partly = {"part of": n_parts} if len(rows) < sessions.n_pairs else {}
+        found = Made([], [], [], rows)
         for generator, way in zip(generators, wanted.ways(generators), strict=True):
             key = {
                 "generator": identity(generator), "sessions": of_sessions, "k": wanted.k,
-                "held out": way, "folds": wanted.folds if way == "folds" else 0, "nextclick": __version__,
-                **partly,
+                "held out": way, "folds": wanted.n_parts(way) if way in ("folds", "time") else 0,
+                "nextclick": __version__, **partly,
             }  # fmt: skip
-            if way == "folds":  # its copies learn from the times too
+            if wanted.depth:
+                key["depth"] = wanted.depth
+            if way in ("folds", "time"):  # its copies learn from the times too
                 key["times"] = hashlib.sha256(np.ascontiguousarray(sessions.times).data).hexdigest()
             name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
             place = base / f"{generator.name}-{name}"
@@ -226,10 +164,11 @@ def training_lists(
                 with alone(base):
                     if not place.exists():  # made by another process meanwhile
                         _write(place, key, generator, way, sessions, rows, wanted, tell, run)
-            lists, facts = _opened(place, key, (len(rows), wanted.k))
-            found.append(lists)
-            about.append({"model": generator.name, "held out": way, **facts})
-        yield found, about, rows
+            arrays, facts = _opened(place, key, _shapes(wanted, len(rows)))
+            found.lists.append((arrays[0], arrays[1]))
+            found.earlier.extend(arrays[2:])
+            found.about.append({"model": generator.name, "held out": way, **facts})
+        yield found
 
 
 def identity(model: Recommender) -> str:
@@ -250,6 +189,15 @@ def checksum(sessions: Sessions) -> str:
     return digest.hexdigest()
 
 
+Shapes = Mapping[str, tuple[tuple[int, int], type[np.generic]]]
+
+
+def _shapes(wanted: Wanted, n: int) -> Shapes:
+    """Return the files that are kept of one generator, with their shapes."""
+    found = {name: ((n, wanted.k), kind) for name, kind in _ARRAYS.items()}
+    return found | {name: ((n, wanted.depth), kind) for name, kind in _EARLIER.items() if wanted.depth}
+
+
 def _write(
     place: Path, key: Mapping[str, Any], generator: Recommender, way: str, sessions: Sessions,
     chosen: NDArray[np.int64], wanted: Wanted, tell: Tell, run: Run,
@@ -257,24 +205,32 @@ def _write(
     queries, positions = sessions.pairs()
     queries, session = queries[chosen], sessions.session_of[positions[chosen]]
     met = np.zeros(3, np.int64)
+    shapes = _shapes(wanted, len(queries))
     with new_directory(place) as aside:
-        items, scores = (
-            _room(aside / name, (len(queries), wanted.k), kind) for name, kind in _ARRAYS.items()
-        )
+        arrays = [_room(aside / name, shape, kind) for name, (shape, kind) in shapes.items()]
+        items, scores = arrays[:2]
         done = 0
         for rows, answer in _parts(generator, way, sessions, session, wanted, tell, run):
             for low in range(0, len(rows), _BLOCK):
                 block = rows[low : low + _BLOCK]
                 lists = answer(queries[block], session[block], min(wanted.k, generator.n_items))
                 items[block], scores[block] = cleaned(*lists, generator.n_items, wanted.k, met)
+                for places in arrays[2:]:
+                    places[block] = earlier_places(
+                        queries[block],
+                        wanted.k,
+                        wanted.depth,
+                        lambda of, rows, k, own=session[block], ask=answer: ask(of, own[rows], k),
+                        generator.n_items,
+                    )
                 done += len(block)
                 tell(f"candidates of {generator.name}", done, len(queries))
-        items.flush()
-        scores.flush()
+        for array in arrays:
+            array.flush()
         content = {
             "key": key,
             "lists": {"short": int(met[0]), "unknown": int(met[1]), "again": int(met[2])},
-            "files": {name: sha256(aside / name) for name in _ARRAYS},
+            "files": {name: sha256(aside / name) for name in shapes},
         }
         write_json(aside / "candidates.json", content)
 
@@ -287,12 +243,13 @@ def _parts(
     tell: Tell, run: Run,
 ) -> Iterator[tuple[NDArray[np.int64], Answer]]:  # fmt: skip
     """Yield the prefixes of these sessions, numbers among them, in parts, with what answers each."""
-    if way in ("folds", "part"):
-        part = wanted.parts(sessions)
-        for fold in range(wanted.folds if way == "folds" else 1):
-            others = sessions.where(part != fold)
-            copy = _refitted(generator, others, f"without part {fold + 1} of {wanted.folds}", tell, run)
-            rows = np.flatnonzero(part[session] == fold)
+    if way in REFIT:
+        part, n_parts = wanted.parts(sessions, way), wanted.n_parts(way)
+        for n in {"folds": range(n_parts), "part": range(1), "time": range(1, n_parts)}[way]:
+            others = sessions.where(part < n if way == "time" else part != n)
+            about = "of the parts before part" if way == "time" else "without part"
+            copy = _refitted(generator, others, f"{about} {n + 1} of {n_parts}", tell, run)
+            rows = np.flatnonzero(part[session] == n)
             yield rows, lambda queries, own, k, copy=copy: copy.top(queries, k)  # type: ignore[misc]
         return
     rows = np.arange(len(session))
@@ -324,16 +281,17 @@ def _room(file: Path, shape: tuple[int, int], kind: type[np.generic]) -> np.memm
     return array
 
 
-def _opened(place: Path, key: Mapping[str, Any], shape: tuple[int, int]) -> tuple[Lists, dict[str, Any]]:
+def _opened(place: Path, key: Mapping[str, Any], shapes: Shapes) -> tuple[list[Any], dict[str, Any]]:
     try:
         content = json.loads((place / "candidates.json").read_text("utf-8"))
-        for name in _ARRAYS:
+        for name in shapes:
             if sha256(place / name) != content["files"][name]:
                 raise ValueError(f"{name} was changed")
-        items, scores = (np.load(place / name, mmap_mode="r", allow_pickle=False) for name in _ARRAYS)
-        if content["key"] != key or items.shape != shape or scores.shape != shape:
+        arrays = [np.load(place / name, mmap_mode="r", allow_pickle=False) for name in shapes]
+        expected = [shape for shape, _ in shapes.values()]
+        if content["key"] != key or [array.shape for array in arrays] != expected:
             raise ValueError("they belong to another training")
-        return (items, scores), dict(content["lists"])
+        return arrays, dict(content["lists"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{place}: the candidates kept there cannot be used ({error}); remove that folder to have them "

@@ -21,12 +21,15 @@ class Reranker(nn.Module):
     the score of a candidate c at place r is <V_c, he> + <W_r, hr>, and with several generators the sum of the
     second part over them. ``scored`` adds what a small network makes of the candidate's scores and places in
     the lists, of how often it was clicked in training and of how long the prefix is (``_evidence``).
-    Source: Sánchez Rodríguez et al. 2019 (RRCRE), eqs. 3 and 4; the sum over generators and the scores are
-    ours.
+    ``depth`` adds to h, in MLP2(h), a vector for each place where an earlier click of the session stood in
+    the lists before it: whoever has clicked far down looks far down.
+    Source: Sánchez Rodríguez et al. 2019 (RRCRE), eqs. 3 and 4; the sum over generators, the scores and the
+    depth are ours.
 
     n_items, dim: of the item vectors;  n_lists: generators;  rows: the row of the rank tables that each place
     uses, k + 1 numbers, the last for items that are not in the list;  cre: without it only the
     first part is left (RR);  scored: use the generators' scores;  content: false leaves <V_c, he> out;
+    deep: of so many lists, the first, the places of earlier clicks are read;
     temperature: <V_c, he> becomes their cosine divided by it, and clicks are read as vectors of length 1; 0:
     as published.
     """
@@ -36,6 +39,7 @@ class Reranker(nn.Module):
     def __init__(
         self, n_items: int, dim: int, n_lists: int, rows: list[int], *, cre: bool = True,
         scored: bool = False, dropout: float = 0.0, temperature: float = 0.0, content: bool = True,
+        deep: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.items = nn.Embedding(n_items, dim)
@@ -45,6 +49,9 @@ class Reranker(nn.Module):
         tables = range(n_lists if cre else 0)
         self.rank_projection = nn.ModuleList([_projection(dim) for _ in tables])
         self.ranks = nn.ParameterList([nn.Parameter(torch.empty(max(rows) + 1, dim)) for _ in tables])
+        self.depths = nn.ParameterList(
+            [nn.Parameter(torch.empty(max(rows) + 1, dim)) for _ in range(deep if cre else 0)]
+        )
         self.content, self.judge = content, _judge(n_lists) if scored else None
         if scored:
             self.register_buffer("popularity", torch.zeros(n_items))
@@ -56,12 +63,13 @@ class Reranker(nn.Module):
         return vectors
 
     def forward(
-        self, session: Tensor, candidates: Tensor, places: Tensor, features: Tensor, lengths: Tensor
-    ) -> Tensor:
+        self, session: Tensor, candidates: Tensor, places: Tensor, features: Tensor, lengths: Tensor,
+        earlier: Tensor,
+    ) -> Tensor:  # fmt: skip
         """Scores [B, C] of candidates [B, C], -1 for none, which scores -inf.
 
         session: [B, D];  places: [B, C, G];  features: [B, C, G, 3], see ``kernels.unite``;  lengths: clicks
-        of the prefixes, [B].
+        of the prefixes, [B];  earlier: places of earlier clicks in the first lists, -1 for none, [B, E, G'].
         """
         scores = features.new_zeros(candidates.shape)
         if self.content:
@@ -69,12 +77,22 @@ class Reranker(nn.Module):
             if self.temperature > 0:
                 asked = self._brought(asked) / self.temperature
             scores = scores + picked(asked, self._brought(self.items.weight), candidates)
+        session = self._deepened(session, earlier)
         for g, (project, table) in enumerate(zip(self.rank_projection, self.ranks, strict=True)):
             of_place = (project(session) @ table.T)[:, self.rows]  # [B, k + 1]
             scores = scores + of_place.gather(1, places[..., g])
         if self.judge is not None:
             scores = scores + self.judge(self._evidence(candidates, places, features, lengths)).squeeze(2)
         return scores.masked_fill(candidates < 0, -torch.inf)
+
+    def _deepened(self, session: Tensor, earlier: Tensor) -> Tensor:
+        """Add to sessions what the places of their earlier clicks tell, [B, D]."""
+        rows = torch.tensor(self.rows, device=earlier.device)
+        for g, table in enumerate(self.depths):
+            there = earlier[..., g] >= 0  # [B, E]
+            vectors = table[rows[earlier[..., g].clamp(min=0)]]
+            session = session + (vectors * there[..., None]).sum(1)
+        return session
 
     def _evidence(self, candidates: Tensor, places: Tensor, features: Tensor, lengths: Tensor) -> Tensor:
         """What ``judge`` reads, all of about one size, [B, C, 6 G + 2].

@@ -16,18 +16,18 @@ from nextclick.neighbours.item_knn import ItemKNN
 from nextclick.network.recommender import TrainedRecommender
 from nextclick.recommender import Recommender
 from nextclick.rerank.candidates import (
-    HeldOut,
     Lists,
-    Wanted,
+    beside,
     best_of_row,
     checksum,
     cleaned,
     clicked,
+    earlier_places,
     identity,
-    reads_sessions,
     training_lists,
 )
 from nextclick.rerank.composite import Composite
+from nextclick.rerank.held_out import HeldOut, Wanted, reads_sessions
 from nextclick.sessions import Queries, Sessions
 from nextclick.settings import about
 
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from nextclick.rerank.scoring import Scorer
 
 _PUBLISHED: Mapping[str, Any] = {
-    **{"held_out": "none", "clicked": False, "scored": False, "content": "yes", "temperature": 0.0},
+    **{"held_out": "none", "clicked": False, "scored": False, "content": "yes", "depth": "no"},
+    **{"temperature": 0.0},
     **{"epochs": 5, "learning_rate": 0.001, "decay": 1.0, "weight_decay": 0.0, "dropout": 0.0},
 }
 _SMALL: Mapping[str, Any] = {"dim": 16, "temperature": 0.3, "weight_decay": 0.002}
@@ -61,7 +62,7 @@ class RRCRE(Composite, TrainedRecommender):
     Without a generator it re-ranks I2I-CF (item-knn, preset i2i-cf). ``preset=small``, which is ours, learns
     less by heart: for some ten thousand examples.
     Source: Sánchez Rodríguez et al. 2019 (RRCRE), secs. 4 and 5.2, as ``preset=paper`` is. Several
-    generators, ``clicked``, ``scored``, ``content``, ``start``, ``temperature``, ``dropout``,
+    generators, ``clicked``, ``scored``, ``content``, ``depth``, ``start``, ``temperature``, ``dropout``,
     ``weight_decay`` and ``held_out`` are ours; the paper's generators have seen the sessions that they
     generate for (held_out=none), and it suggests shared ranks without trying them.
     """
@@ -130,6 +131,14 @@ class RRCRE(Composite, TrainedRecommender):
             "itself (session neighbours, and what is trained in epochs)"
         ),
     )
+    depth: Literal["auto", "yes", "no"] = field(
+        default="auto",
+        metadata=about(
+            "read at which places of the generators' lists the session's earlier clicks stood, which tells "
+            "how far down this visitor looks; needs another list for each click; auto: yes over tables of "
+            "counts, no where a generator reads whole sessions itself"
+        ),
+    )
     ranks: Literal["own", "shared"] = field(
         default="own",
         metadata=about("own: an embedding for each place; shared: places in growing buckets, for large k"),
@@ -142,14 +151,17 @@ class RRCRE(Composite, TrainedRecommender):
         metadata=about(
             "what generators may have seen of the prefixes they generate for in training: none: held out "
             "nothing; session: session neighbours leave the session out; folds: copies fitted on the other "
-            "parts of the sessions; part: one such copy, and only its part is trained on; auto: session for "
-            "session neighbours, part for what is trained in epochs, folds for tables of pairs (part beside "
-            "such; none for one alone where the clicks to predict are of a target event), none for counts of "
-            "items"
+            "parts of the sessions; part: one such copy, and only its part is trained on; time: parts one "
+            "after the other, each answered by a copy fitted on those before it; auto: session for session "
+            "neighbours, part for what is trained in epochs, for tables of pairs folds, or time where the "
+            "clicks to predict are of a target event (part beside what is trained), none for counts of items"
         ),
     )
-    folds: int = field(
-        default=3, metadata=about("parts that the sessions are cut into, for folds and part", low=2)
+    folds: int | None = field(
+        default=None,
+        metadata=about(
+            "parts that the sessions are cut into, for folds, part and time; none: 3, and 20 for time", low=2
+        ),
     )
     validation: float = field(
         default=0.05,
@@ -225,8 +237,21 @@ class RRCRE(Composite, TrainedRecommender):
             lists = [*lists, clicked(queries, self.k)]
         items, scores = (np.stack(part) for part in zip(*lists, strict=True))
         union, places, features = kernels.united(items, scores, self.n_items, self._room.place)
-        values = self._scorer.probabilities(queries, self.last_clicks, union, places, features)
+        values = self._scorer.probabilities(
+            queries, self.last_clicks, union, places, features, self._earlier(queries)
+        )
         return union, values
+
+    def _earlier(self, queries: Queries) -> NDArray[np.int32]:
+        """Return where earlier clicks stood in the generators' lists, [n, E, G]; G = 0 where unread."""
+        found = []
+        for one in self.generators if self._depth else ():
+
+            def answer(of: Queries, _: Any, k: int, one: Recommender = one) -> Lists:
+                return one.top(of, k)
+
+            found.append(earlier_places(queries, self.k, self._depth, answer, self.n_items))
+        return beside(found, len(queries))
 
     # -- learning
 
@@ -236,6 +261,12 @@ class RRCRE(Composite, TrainedRecommender):
         if self.content == "auto":
             return not any(map(reads_sessions, self.generators))
         return self.content == "yes"
+
+    @property
+    def _depth(self) -> int:
+        """Of how many earlier clicks the places are read (setting depth)."""
+        read = self.depth == "yes" or (self.depth == "auto" and not any(map(reads_sessions, self.generators)))
+        return self.last_clicks - 1 if read and self.cre else 0
 
     def _network(self, n_items: int) -> nn.Module:
         from torch import nn
@@ -252,7 +283,7 @@ class RRCRE(Composite, TrainedRecommender):
             n_items, self.dim if content else min(self.dim, _NARROW), len(self.generators) + self.clicked,
             rows_of_places(self.k, self.ranks == "shared"),
             cre=self.cre, scored=self.scored, dropout=self.dropout, temperature=self.temperature,
-            content=content,
+            content=content, deep=len(self.generators) if self._depth else 0,
         )  # fmt: skip
         for name, weights in network.named_parameters():
             if name.startswith("judge"):
@@ -261,6 +292,8 @@ class RRCRE(Composite, TrainedRecommender):
                 nn.init.zeros_(weights)
             elif name.startswith("encoder"):
                 nn.init.normal_(weights, std=0.05)  # as STAMP is started
+            elif name.startswith("depths"):
+                nn.init.normal_(weights, std=0.01)
             else:
                 nn.init.xavier_uniform_(weights)
         nn.init.normal_(network.items.weight, std=self.spread)
@@ -279,13 +312,9 @@ class RRCRE(Composite, TrainedRecommender):
         self.network = self._started()
         if self.start == "generator":
             self._take_items()
-        wanted = Wanted(self.k, self.held_out, self.folds).within(sessions)
+        wanted = Wanted(self.k, self.held_out, self.folds, self._depth).within(sessions)
         wait = workers.wait if workers.rank else None
-        with training_lists(self.generators, sessions, wanted, self._tell, self._run, wait) as (
-            lists,
-            about,
-            rows,
-        ):
+        with training_lists(self.generators, sessions, wanted, self._tell, self._run, wait) as made:
             if not workers.rank:
                 workers.wait()
             if self.network.judge is not None:
@@ -295,19 +324,19 @@ class RRCRE(Composite, TrainedRecommender):
             if weight_decay is None:
                 weight_decay = _WEIGHT_DECAY[self._asks_for_items]
             objective = Reordering(
-                self.network, sessions, lists, rows, batch_size=self.batch_size, longest=self.last_clicks,
+                self.network, sessions, made, batch_size=self.batch_size, longest=self.last_clicks,
                 share=self.validation, epochs=self.epochs, every=self.every, seed=self.seed, workers=workers,
                 weight_decay=weight_decay, clicked=self.clicked,
             )  # fmt: skip
             self.facts |= {
-                "candidates": about,
+                "candidates": made.about,
                 "examples": objective.n_examples,
-                "prefixes": len(rows),
+                "prefixes": len(made.rows),
             }
             if objective.n_examples == 0:
                 names = " or ".join(one.name for one in self.generators)
                 raise DataError(
-                    f"{self.name}: of {len(rows):,} training prefixes none has its next click among the "
+                    f"{self.name}: of {len(made.rows):,} training prefixes none has its next click among the "
                     f"{self.k} candidates of {names}, so there is nothing to learn; raise k, or take another "
                     "generator"
                 )

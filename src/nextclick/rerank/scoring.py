@@ -34,6 +34,7 @@ class Scorer:
         self._asked = _layers(network.item_projection)
         self._places = [_layers(of) for of in network.rank_projection]
         self._ranks = tuple(_array(table) for table in network.ranks)
+        self._depths = tuple(_array(table) for table in network.depths)
         self._rows = np.array(network.rows, np.int32)
         self._judge: tuple[NDArray[np.float32], ...] = ()
         if judge is not None:
@@ -43,23 +44,26 @@ class Scorer:
 
     def probabilities(
         self, queries: Queries, longest: int, union: NDArray[np.int32], places: NDArray[np.int32],
-        features: NDArray[np.float32],
+        features: NDArray[np.float32], earlier: NDArray[np.int32],
     ) -> NDArray[np.float32]:  # fmt: skip
         """Return those of candidates [n, C] of non-empty prefixes, 0 for none.
 
-        longest: clicks of a prefix that are read;  places, features: as ``kernels.united`` gives them.
+        longest: clicks of a prefix that are read;  places, features: as ``kernels.united`` gives them;
+        earlier: as ``Reranker`` takes it.
         """
         scores = np.zeros(union.shape, np.float32)
 
         def fill(rows: slice) -> None:
-            self._fill(queries[rows], longest, union[rows], places[rows], features[rows], scores[rows])
+            self._fill(
+                queries[rows], longest, union[rows], places[rows], features[rows], earlier[rows], scores[rows]
+            )
 
         in_chunks(len(queries), fill)
         return scores
 
     def _fill(
         self, queries: Queries, longest: int, union: NDArray[np.int32], places: NDArray[np.int32],
-        features: NDArray[np.float32], scores: NDArray[np.float32],
+        features: NDArray[np.float32], earlier: NDArray[np.int32], scores: NDArray[np.float32],
     ) -> None:  # fmt: skip
         vectors = np.empty((len(queries), self._items.shape[1]), np.float32)
         encode(
@@ -68,6 +72,8 @@ class Scorer:
         )  # fmt: skip
         if self._content:
             add_items(vectors, self._asked, self._items, self._temperature, union, scores)
+        for g, table in enumerate(self._depths):
+            add_depth(earlier, g, table, self._rows, vectors)
         for g, table in enumerate(self._ranks):
             add_places(vectors, self._places[g], table, self._rows, places, g, scores)
         if self._judge:
@@ -170,6 +176,17 @@ def add_items(vectors, layers, table, temperature, union, scores):
                 if temperature > 0:
                     total /= max(np.sqrt(square), np.float32(1e-12))
                 scores[i, c] += total * over
+
+
+@fast
+def add_depth(earlier, g, table, rows, vectors):
+    """Add to session vectors [n, D] those of the places of their earlier clicks in list g, [n, E, G]."""
+    for i in range(len(vectors)):
+        for e in range(earlier.shape[1]):
+            if earlier[i, e, g] >= 0:
+                row = rows[earlier[i, e, g]]
+                for d in range(vectors.shape[1]):
+                    vectors[i, d] += table[row, d]
 
 
 @fast

@@ -14,7 +14,7 @@ from nextclick.network.batches import prefixes
 from nextclick.network.training import Objective
 from nextclick.network.workers import Workers
 from nextclick.rerank import kernels
-from nextclick.rerank.candidates import Lists, clicked
+from nextclick.rerank.candidates import Lists, Made, beside, clicked
 from nextclick.rerank.network import Reranker
 from nextclick.sessions import Queries, Sessions
 
@@ -27,7 +27,8 @@ class Examples:
     """A batch: prefixes (clicks, mask, last as ``batches.prefixes`` gives them), candidates, target's place.
 
     candidates: int32 [B, C];  places: int64 [B, C, G];  features: float32 [B, C, G, 3];  lengths: clicks of
-    the whole prefixes, float32 [B];  target: int64 [B].
+    the whole prefixes, float32 [B];  earlier: places of their earlier clicks, int64 [B, E, G'], in the lists
+    of G' generators, 0 or all;  target: int64 [B].
     """
 
     prefix: tuple[Tensor, Tensor, Tensor]
@@ -35,6 +36,7 @@ class Examples:
     places: Tensor
     features: Tensor
     lengths: Tensor
+    earlier: Tensor
     target: Tensor
 
 
@@ -53,23 +55,29 @@ def lengths_of(queries: Queries) -> Tensor:
     return torch.from_numpy((queries.ends - queries.starts).astype(np.float32))
 
 
+def earlier_of(places: Sequence[NDArray[np.int32]], n: int) -> Tensor:
+    """Put places of earlier clicks in several generators' lists, [n, E] each, side by side, [n, E, G]."""
+    return torch.from_numpy(beside(places, n)).long()
+
+
 class Reordering(Objective):
     """Cross-entropy of the next click among the candidates; other prefixes are left out.
 
-    rows: the training prefixes that the lists are of, int64 [n], all others are left out.
+    made: the generators' lists, and the training prefixes that they are of, all others are left out.
     A share of the examples, drawn at random, is kept to choose the weights on: the trainer's "epochs" are the
     stretches of ``every`` steps between two looks at them (RRCRE, sec. 5.2), the last one as long as is left
     of ``epochs`` passes.
     """
 
     def __init__(
-        self, network: Reranker, sessions: Sessions, lists: Sequence[Lists], rows: NDArray[np.int64], *,
+        self, network: Reranker, sessions: Sessions, made: Made, *,
         batch_size: int, longest: int, share: float, epochs: int, every: int, seed: int, workers: Workers,
         weight_decay: float = 0.0, clicked: bool = False,
     ) -> None:  # fmt: skip
         self.network: Reranker = network
         self.weight_decay, self.clicked = weight_decay, clicked
-        self.lists, self.batch_size, self.longest, self.workers = lists, batch_size, longest, workers
+        self.lists, self.earlier, rows = made.lists, made.earlier, made.rows
+        self.batch_size, self.longest, self.workers = batch_size, longest, workers
         queries, positions = sessions.pairs()
         self.queries = queries[rows]
         self.targets = np.asarray(sessions.items[positions[rows]])
@@ -104,8 +112,9 @@ class Reordering(Objective):
         kernels.place_of(union.numpy(), self.targets[rows], target)
         prefix = prefixes(self.queries[rows], self.longest)
         return Examples(
-            prefix, union, places, features, lengths_of(self.queries[rows]), torch.from_numpy(target)
-        )
+            prefix, union, places, features, lengths_of(self.queries[rows]),
+            earlier_of([places[rows] for places in self.earlier], len(rows)), torch.from_numpy(target),
+        )  # fmt: skip
 
     def loss(self, batch: Examples) -> tuple[Tensor, int]:
         of = self.workers.share(len(batch.target))
@@ -140,10 +149,10 @@ class Reordering(Objective):
     def _scored(self, batch: Examples, of: slice) -> tuple[Tensor, Tensor]:
         device = self.network.items.weight.device
         clicks, mask, last = (part[of].to(device) for part in batch.prefix)
-        rest = (batch.candidates, batch.places, batch.features, batch.lengths, batch.target)
-        candidates, places, features, lengths, target = (part[of].to(device) for part in rest)
+        read = (batch.candidates, batch.places, batch.features, batch.lengths, batch.earlier)
         session = self.network.session(clicks, mask, last)
-        return self.network(session, candidates, places, features, lengths), target
+        scores = self.network(session, *(part[of].to(device) for part in read))
+        return scores, batch.target[of].to(device)
 
     def _cut(self, seed: int, epoch: int) -> list[NDArray[np.int64]]:
         """Return the batches of an epoch: examples in random order, of like length side by side."""
