@@ -5,7 +5,7 @@
     python benchmarks/rerank_study.py epochs-carousel candidates-carousel
     python benchmarks/rerank_study.py epochs-yoochoose64 candidates-yoochoose64
     python benchmarks/rerank_study.py epochs-diginetica candidates-diginetica
-    python benchmarks/rerank_study.py held-out held-out-defaults held-out-carousel
+    python benchmarks/rerank_study.py held-out held-out-defaults held-out-carousel depth
     python benchmarks/rerank_study.py plot
 
 carousel: table 1 on the demo shop, clicks on its carousel of similar items predicted from the last 12 clicks:
@@ -17,7 +17,7 @@ candidates-NAME: figure 4, recall@5 on the test sessions by number of candidates
 held-out: what it changes whether generators have seen the sessions that they generate for; chosen on, and so
 measured on, the latest tenth of the training sessions of yoochoose64, which nothing here was fitted on;
 held-out-defaults: the same with the defaults, over I2I-CF; held-out-carousel: so on the latest eighth of the
-carousel's, three seeds.
+carousel's, three seeds. depth: on those, with and without the places of earlier clicks, three seeds.
 plot: pictures of both, docs/pictures/rerank-*.png, from the result file.
 The others in the published form, preset=paper, but carousel-defaults and carousel-*small: I2I-CF, and RR and
 RRCRE with the defaults and with preset=small, which was chosen on the latest eighth of the carousel's
@@ -63,11 +63,12 @@ def carousel(work: Path, times: int = 1) -> dict[str, Any]:
 
 
 def carousel_ours(work: Path, times: int = 1, **settings: Any) -> dict[str, Any]:
-    """RR is told nothing of places: the small network of scores reads them too."""
+    """RR is told nothing of places; without rank embeddings the small network of scores reads them still."""
     i2i = shown_order()
     models: dict[str, Recommender] = {
         "I2I-CF": i2i,
         "RR-I2I-CF": build("rrcre", {**settings, "cre": False, "scored": False}, generators=[i2i]),
+        "RR-I2I-CF, scored": build("rrcre", {**settings, "cre": False}, generators=[i2i]),
         "RRCRE-I2I-CF": build("rrcre", settings, generators=[i2i]),
     }
     return {name: table(carousel_data(work, of, times), models, work) for name, of in SHOPS.items()}
@@ -184,23 +185,31 @@ def of_setting(name: str, work: Path) -> tuple[Dataset, Recommender]:
 
 
 def held_out(
-    train: Sessions, *generators: Recommender, part: int = 10, seeds: int = 1, **settings: Any
-) -> dict[str, Any]:
+    train: Sessions, *generators: Recommender, part: int = 10, seeds: int = 1,
+    ways: Sequence[str] = ("none", "folds"), **settings: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Measured on the latest of so many parts of the sessions; figures are means over the seeds."""
     n = len(train) // part
     fitted, later = train[:-n], train[-n:]
     found: dict[str, Any] = {"sessions": len(fitted), "predicted": later.n_pairs}
     for generator in generators:
         of_generator = found[generator.name] = {"generator": generator.fit(fitted).measure(later)}
-        for way in ("none", "session", "folds") if generator.name == "vs-knn" else ("none", "folds"):
-            runs = []
-            for seed in range(1, seeds + 1):
-                model = build("rrcre", {**settings, "held_out": way, "seed": seed}, generators=[generator])
-                runs.append(model.fit(fitted, progress=show()).measure(later))
-            means = {metric: sum(run[metric] for run in runs) / seeds for metric in runs[0]}
-            of_generator[way] = {**means, "examples": model.facts["examples"]}
+        for way in (*ways, "session") if generator.name == "vs-knn" else ways:
+            of_generator[way] = mean_of_seeds(generator, fitted, later, seeds, **settings, held_out=way)
             print(generator.name, way, of_generator[way], flush=True)
     return found
+
+
+def mean_of_seeds(
+    generator: Recommender, fitted: Sessions, later: Sessions, seeds: int, **settings: Any
+) -> dict[str, Any]:
+    """What a re-ranker fitted on some sessions reaches on later ones."""
+    runs = []
+    for seed in range(1, seeds + 1):
+        model = build("rrcre", {**settings, "seed": seed}, generators=[generator])
+        runs.append(model.fit(fitted, progress=show()).measure(later))
+    means = {metric: sum(run[metric] for run in runs) / seeds for metric in runs[0]}
+    return {**means, "examples": model.facts["examples"]}
 
 
 def held_out_yoochoose(work: Path) -> dict[str, Any]:
@@ -213,7 +222,31 @@ def held_out_defaults(work: Path) -> dict[str, Any]:
 
 
 def held_out_carousel(work: Path) -> dict[str, Any]:
-    return held_out(carousel_data(work, 1.0).train, shown_order(), part=8, seeds=3)
+    train = carousel_data(work, 1.0).train
+    return held_out(train, shown_order(), part=8, seeds=3, ways=("none", "folds", "time"))
+
+
+def depth(work: Path) -> dict[str, Any]:
+    """What it changes to read how far down a visitor looks, on later sessions of training parts."""
+    i2i, train = ItemKNN.preset("i2i-cf"), ready("yoochoose64", work).train
+    shops = {name: carousel_data(work, of).train for name, of in SHOPS.items()}
+    asked = {
+        "yoochoose64": (train, 10, i2i, {}),
+        **{f"carousel, {name}": (of, 8, shown_order(), {}) for name, of in shops.items()},
+        **{
+            f"carousel, {name}, small": (of, 8, shown_order(), {"preset": "small"})
+            for name, of in shops.items()
+        },
+    }
+    found: dict[str, Any] = {}
+    for name, (sessions, part, generator, settings) in asked.items():
+        n = len(sessions) // part
+        fitted, later = sessions[:-n], sessions[-n:]
+        found[name] = {"generator": generator.fit(fitted).measure(later)}
+        for way in ("yes", "no"):
+            found[name][way] = mean_of_seeds(generator, fitted, later, 3, **settings, depth=way)
+            print(name, way, found[name][way], flush=True)
+    return found
 
 
 def plot(content: dict[str, Any]) -> None:
@@ -257,6 +290,7 @@ PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "held-out": held_out_yoochoose,
     "held-out-defaults": held_out_defaults,
     "held-out-carousel": held_out_carousel,
+    "depth": depth,
     **{f"epochs-{name}": partial(epochs, name) for name in TITLES},
     **{f"candidates-{name}": partial(candidates, name) for name in TITLES},
 }
