@@ -170,7 +170,7 @@ OTHER_SETTINGS: dict[str, dict[str, Any]] = {
         "clicked": False,
         "scored": False,
         "content": "yes",
-        "depth": "yes",
+        "depth": "no",
         "ranks": "shared",
         "start": "generator",
         "held_out": "session",

@@ -634,6 +634,8 @@ def test_the_rate_falls_by_the_decay_in_an_epoch_however_often_is_looked(
 def test_what_leaves_nothing_to_learn_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"nothing to judge candidates by.* content=yes"):
         RRCRE(nextclick.VSKNN().fit(TRAIN), k=5, cre=False, scored=False).fit(TRAIN)
+    with pytest.raises(ConfigError, match=r"depth=yes tells the rank embeddings.* take depth=no"):
+        RRCRE(nextclick.Markov().fit(TRAIN), k=5, cre=False, depth="yes").fit(TRAIN)
     queries, positions = TRAIN.pairs()
     follows = np.zeros((20, 20), np.bool_)
     for n, target in enumerate(TRAIN.items[positions]):

@@ -279,6 +279,11 @@ class RRCRE(Composite, TrainedRecommender):
                 f"{self.name}: cre=false and scored=false leave nothing to judge candidates by, as items are "
                 "not asked for by vectors of their own over these generators; take content=yes (preset=rr)"
             )
+        if self.depth == "yes" and not self.cre:
+            raise ConfigError(
+                f"{self.name}: depth=yes tells the rank embeddings which places to ask for, and cre=false "
+                "leaves them out; take depth=no, or cre=true"
+            )
         network = Reranker(
             n_items, self.dim if content else min(self.dim, _NARROW), len(self.generators) + self.clicked,
             rows_of_places(self.k, self.ranks == "shared"),
