@@ -86,7 +86,6 @@ def carousel() -> list[str]:
         "carousel-defaults": ("defaults", ""),
         "carousel-small": ("preset=small", ""),
         "carousel-4x": ("preset=paper", ", four times the sessions"),
-        "carousel-4x-small": ("preset=small", ", four times the sessions"),
     }
     for part, (settings, larger) in of_part.items():
         for shop, found in parts.get(part, {}).items():

@@ -1,7 +1,7 @@
 """Re-ranking taken apart, as in the RRCRE paper: results/rerank_study.json, part by part.
 
     python benchmarks/rerank_study.py carousel carousel-defaults carousel-small
-    python benchmarks/rerank_study.py carousel-4x carousel-4x-small
+    python benchmarks/rerank_study.py carousel-4x
     python benchmarks/rerank_study.py epochs-carousel candidates-carousel
     python benchmarks/rerank_study.py epochs-yoochoose64 candidates-yoochoose64
     python benchmarks/rerank_study.py epochs-diginetica candidates-diginetica
@@ -19,7 +19,7 @@ measured on, the latest tenth of the training sessions of yoochoose64, which not
 held-out-defaults: the same with the defaults, over I2I-CF; held-out-carousel: so on the latest eighth of the
 carousel's, three seeds. depth: on those, with and without the places of earlier clicks, three seeds.
 plot: pictures of both, docs/pictures/rerank-*.png, from the result file.
-The others in the published form, preset=paper, but carousel-defaults and carousel-*small: I2I-CF, and RR and
+The others in the published form, preset=paper, but carousel-defaults and carousel-small: I2I-CF, and RR and
 RRCRE with the defaults and with preset=small, which was chosen on the latest eighth of the carousel's
 training sessions.
 A part that stands in the result file already is not run again: delete it there to repeat it.
@@ -62,7 +62,7 @@ def carousel(work: Path, times: int = 1) -> dict[str, Any]:
     return {name: table(carousel_data(work, of, times), models, work) for name, of in SHOPS.items()}
 
 
-def carousel_ours(work: Path, times: int = 1, **settings: Any) -> dict[str, Any]:
+def carousel_ours(work: Path, **settings: Any) -> dict[str, Any]:
     """RR is told nothing of places; without rank embeddings the small network of scores reads them still."""
     i2i = shown_order()
     models: dict[str, Recommender] = {
@@ -71,7 +71,7 @@ def carousel_ours(work: Path, times: int = 1, **settings: Any) -> dict[str, Any]
         "RR-I2I-CF, scored": build("rrcre", {**settings, "cre": False}, generators=[i2i]),
         "RRCRE-I2I-CF": build("rrcre", settings, generators=[i2i]),
     }
-    return {name: table(carousel_data(work, of, times), models, work) for name, of in SHOPS.items()}
+    return {name: table(carousel_data(work, of), models, work) for name, of in SHOPS.items()}
 
 
 def shown_order() -> ItemKNN:
@@ -286,7 +286,6 @@ PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "carousel-defaults": carousel_ours,
     "carousel-small": partial(carousel_ours, preset="small"),
     "carousel-4x": partial(carousel, times=4),
-    "carousel-4x-small": partial(carousel_ours, times=4, preset="small"),
     "held-out": held_out_yoochoose,
     "held-out-defaults": held_out_defaults,
     "held-out-carousel": held_out_carousel,
