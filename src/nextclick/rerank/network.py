@@ -90,7 +90,8 @@ class Reranker(nn.Module):
         rows = torch.tensor(self.rows, device=earlier.device)
         for g, table in enumerate(self.depths):
             there = earlier[..., g] >= 0  # [B, E]
-            vectors = table[rows[earlier[..., g].clamp(min=0)]]
+            # Not table[...], whose gradient is added up in another order each time where threads share it.
+            vectors = nn.functional.embedding(rows[earlier[..., g].clamp(min=0)], table)
             session = session + (vectors * there[..., None]).sum(1)
         return session
 
