@@ -189,8 +189,7 @@ def held_out(
     ways: Sequence[str] = ("none", "folds"), **settings: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Measured on the latest of so many parts of the sessions; figures are means over the seeds."""
-    n = len(train) // part
-    fitted, later = train[:-n], train[-n:]
+    fitted, later = latest_apart(train, part)
     found: dict[str, Any] = {"sessions": len(fitted), "predicted": later.n_pairs}
     for generator in generators:
         of_generator = found[generator.name] = {"generator": generator.fit(fitted).measure(later)}
@@ -198,6 +197,12 @@ def held_out(
             of_generator[way] = mean_of_seeds(generator, fitted, later, seeds, **settings, held_out=way)
             print(generator.name, way, of_generator[way], flush=True)
     return found
+
+
+def latest_apart(sessions: Sessions, part: int) -> tuple[Sessions, Sessions]:
+    """Return sessions without the latest of so many parts, and those."""
+    n = len(sessions) // part
+    return sessions[:-n], sessions[-n:]
 
 
 def mean_of_seeds(
@@ -240,8 +245,7 @@ def depth(work: Path) -> dict[str, Any]:
     }
     found: dict[str, Any] = {}
     for name, (sessions, part, generator, settings) in asked.items():
-        n = len(sessions) // part
-        fitted, later = sessions[:-n], sessions[-n:]
+        fitted, later = latest_apart(sessions, part)
         found[name] = {"generator": generator.fit(fitted).measure(later)}
         for way in ("yes", "no"):
             found[name][way] = mean_of_seeds(generator, fitted, later, 3, **settings, depth=way)

@@ -130,7 +130,10 @@ def _buffers(n_items: int, width: int, low: torch.dtype, items: Tensor) -> _Buff
 
 
 def product_type(precision: str, device: torch.device | str) -> torch.dtype:
-    """Return the type that ``precision`` names; auto: bfloat16 where the device multiplies in it."""
+    """Return the type of large products on a device.
+
+    precision: "float32", "bfloat16", or "auto": bfloat16 where the device multiplies in it.
+    """
     if precision != "auto":
         found: torch.dtype = getattr(torch, precision)
         return found

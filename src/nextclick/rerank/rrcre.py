@@ -258,15 +258,18 @@ class RRCRE(Composite, TrainedRecommender):
     @property
     def _asks_for_items(self) -> bool:
         """Whether items have vectors of their own here (setting content)."""
-        if self.content == "auto":
-            return not any(map(reads_sessions, self.generators))
-        return self.content == "yes"
+        return self.content == "yes" or (self.content == "auto" and self._over_counts)
 
     @property
     def _depth(self) -> int:
         """Of how many earlier clicks the places are read (setting depth)."""
-        read = self.depth == "yes" or (self.depth == "auto" and not any(map(reads_sessions, self.generators)))
+        read = self.depth == "yes" or (self.depth == "auto" and self._over_counts)
         return self.last_clicks - 1 if read and self.cre else 0
+
+    @property
+    def _over_counts(self) -> bool:
+        """Whether all generators are tables of counts, which "auto" asks for."""
+        return not any(map(reads_sessions, self.generators))
 
     def _network(self, n_items: int) -> nn.Module:
         from torch import nn

@@ -55,11 +55,6 @@ def lengths_of(queries: Queries) -> Tensor:
     return torch.from_numpy((queries.ends - queries.starts).astype(np.float32))
 
 
-def earlier_of(places: Sequence[NDArray[np.int32]], n: int) -> Tensor:
-    """Put places of earlier clicks in several generators' lists, [n, E] each, side by side, [n, E, G]."""
-    return torch.from_numpy(beside(places, n)).long()
-
-
 class Reordering(Objective):
     """Cross-entropy of the next click among the candidates; other prefixes are left out.
 
@@ -111,9 +106,10 @@ class Reordering(Objective):
         target = np.empty(len(rows), np.int64)
         kernels.place_of(union.numpy(), self.targets[rows], target)
         prefix = prefixes(self.queries[rows], self.longest)
+        earlier = beside([of_list[rows] for of_list in self.earlier], len(rows))
         return Examples(
             prefix, union, places, features, lengths_of(self.queries[rows]),
-            earlier_of([places[rows] for places in self.earlier], len(rows)), torch.from_numpy(target),
+            torch.from_numpy(earlier).long(), torch.from_numpy(target),
         )  # fmt: skip
 
     def loss(self, batch: Examples) -> tuple[Tensor, int]:
